@@ -1,0 +1,398 @@
+//! The step executor: one token in fixed memory, the weights from a stream.
+
+use core::marker::PhantomData;
+
+use super::{
+    Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7,
+    record::product_room,
+};
+use crate::{
+    error::{Error, ImageError},
+    image::{self, Dims, HEADER_BYTES, Header, Id, RECORD_WORDS, Record, SECTION_BYTES, Shape},
+    kernel::Kernel,
+    model,
+    op::{self, Activation},
+    state::StateView,
+    stream::Stream,
+};
+
+/// Where logits go, run by run in the order of token ids, so that no buffer need hold them all.
+pub trait Logits {
+    /// Whether anybody looks: if not, the head is not computed.
+    const WANTED: bool = true;
+
+    /// Takes the logits of the tokens from `first` on. All are finite.
+    fn push(&mut self, first: u32, logits: &[f32]);
+}
+
+/// Nobody looks: for a prompt's tokens but the last.
+impl Logits for () {
+    const WANTED: bool = false;
+
+    fn push(&mut self, _: u32, _: &[f32]) {}
+}
+
+/// Both look.
+impl<A: Logits, B: Logits> Logits for (A, B) {
+    const WANTED: bool = A::WANTED || B::WANTED;
+
+    fn push(&mut self, first: u32, logits: &[f32]) {
+        self.0.push(first, logits);
+        self.1.push(first, logits);
+    }
+}
+
+impl<L: Logits> Logits for &mut L {
+    const WANTED: bool = L::WANTED;
+
+    fn push(&mut self, first: u32, logits: &[f32]) {
+        (**self).push(first, logits);
+    }
+}
+
+/// A buffer for all of them.
+impl Logits for [f32] {
+    fn push(&mut self, first: u32, logits: &[f32]) {
+        let rest = self.get_mut(first as usize..).unwrap_or_default();
+        rest.iter_mut().zip(logits).for_each(|(y, x)| *y = *x);
+    }
+}
+
+impl Logits for &mut [f32] {
+    fn push(&mut self, first: u32, logits: &[f32]) {
+        (**self).push(first, logits);
+    }
+}
+
+impl Logits for crate::sampler::Sampler {
+    fn push(&mut self, first: u32, logits: &[f32]) {
+        self.push(first, logits);
+    }
+}
+
+/// Computes one token of one sequence.
+#[derive(Debug)]
+pub struct Step<'a, S, K, L> {
+    header: &'a Header,
+    stream: S,
+    state: StateView<'a>,
+    lane: Lane<'a>,
+    logits: L,
+    bump: Bump,
+    token: u32,
+    layer: usize,
+    kernel: PhantomData<K>,
+}
+
+impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
+    /// Runs `token` through the model: the state moves on by one token, the logits go to
+    /// `logits`. `scratch` holds [`Header::scratch_words`] words or more; its content is
+    /// undefined before and after.
+    ///
+    /// # Errors
+    /// Whatever is detected before the first operation leaves the state untouched. Any later
+    /// error leaves it marked broken: it refuses to step until reset or restored.
+    pub async fn run(
+        header: &'a Header,
+        stream: S,
+        mut state: StateView<'a>,
+        scratch: &'a mut [f32],
+        token: u32,
+        logits: L,
+    ) -> Result<(), Error> {
+        if state.is_broken() {
+            return Err(Error::BrokenState);
+        }
+        if token >= header.dims.vocab {
+            return Err(Error::Token { token, vocab: header.dims.vocab });
+        }
+        if state.len() != header.state_words() {
+            let (needed, given) = (header.state_words() as u32, state.len() as u32);
+            return Err(Error::StateSize { needed, given });
+        }
+        if scratch.len() < header.scratch_words as usize {
+            let (needed, given) = (header.scratch_words, scratch.len() as u32);
+            return Err(Error::ScratchSize { needed, given });
+        }
+        state.set_broken(true);
+        let mut step = Self {
+            header,
+            stream,
+            state,
+            lane: Lane(scratch),
+            logits,
+            bump: Bump::default(),
+            token,
+            layer: 0,
+            kernel: PhantomData,
+        };
+        model::token(header.version, &mut step).await?;
+        step.state.set_broken(false);
+        Ok(())
+    }
+
+    /// Passes over the zeros that fill the last 16 bytes of a section.
+    async fn next_section(&mut self) -> Result<(), Error> {
+        let at = self.stream.position();
+        Ok(self.stream.skip(at.next_multiple_of(4) - at).await?)
+    }
+
+    async fn record(&mut self, shape: Shape) -> Result<Record, Error> {
+        let offset = self.stream.position() as u32 * 4;
+        let words = self.stream.next(RECORD_WORDS).await?;
+        parse(words, &shape, offset)
+    }
+
+    /// The tiles of a group of vectors, handed to `visit` with their first row.
+    async fn vectors(
+        &mut self,
+        shape: Shape,
+        mut visit: impl FnMut(&mut Lane<'_>, &mut StateView<'_>, usize, &[f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let record = self.record(shape).await?;
+        for (first, rows) in record.tiles() {
+            let tile = block(&mut self.stream, record.tile_words(rows)).await?;
+            visit(&mut self.lane, &mut self.state, first, bytemuck::cast_slice(tile))?;
+        }
+        Ok(())
+    }
+
+    /// The product of a row-major matrix with the vector in `input`; `visit` gets runs of rows.
+    async fn rows(
+        &mut self,
+        shape: Shape,
+        input: Span,
+        mut visit: impl FnMut(&mut Lane<'_>, &mut L, usize, &mut [f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let record = self.record(shape).await?;
+        let scale = self.lane.quantise(&record, input, record.cols as usize)?;
+        for (start, rows) in record.tiles() {
+            let tile = block(&mut self.stream, record.tile_words(rows)).await?;
+            for first in (0..rows).step_by(TILE_ROWS) {
+                let mut y = [0.0; TILE_ROWS];
+                let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
+                self.lane.rows::<K>(&record, tile, (first, rows), (input, scale), y)?;
+                visit(&mut self.lane, &mut self.logits, start + first, y)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn room(&mut self, words: u32) -> Span {
+        let span = self.bump.take(words);
+        self.bump.release(span);
+        span
+    }
+}
+
+fn carry_row(shift: &mut [f32], previous: Carry) -> Result<&mut [f32], Error> {
+    let (att, ffn) = shift.split_at_mut_checked(shift.len() / 2).ok_or(Error::Internal)?;
+    Ok(match previous {
+        Carry::Att => att,
+        Carry::Ffn => ffn,
+    })
+}
+
+fn parse(words: &[u32], shape: &Shape, offset: u32) -> Result<Record, Error> {
+    let head = words.first_chunk::<RECORD_WORDS>();
+    let record = head.and_then(|head| Record::parse(head, shape));
+    Ok(record.ok_or(ImageError::Record { offset, expected: shape.id as u8 })?)
+}
+
+/// The next block without its checksum, which is compared if the stream asks for it.
+async fn block<S: Stream>(stream: &mut S, words: usize) -> Result<&[u32], Error> {
+    let at = stream.position();
+    let block = stream.next(words).await?;
+    checked::<S>(block, at)
+}
+
+fn checked<S: Stream>(block: &[u32], at: usize) -> Result<&[u32], Error> {
+    if S::VERIFY {
+        image::verify(block, at)?;
+    }
+    block.get(1..).ok_or(Error::Internal)
+}
+
+impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
+    type Error = Error;
+
+    fn dims(&self) -> Dims {
+        self.header.dims
+    }
+
+    fn take(&mut self, len: u32) -> Span {
+        self.bump.take(len)
+    }
+
+    fn release(&mut self, span: Span) {
+        self.bump.release(span);
+    }
+
+    async fn embed(&mut self, out: Span) -> Result<(), Error> {
+        let sections = usize::from(self.header.section_count());
+        let at = (HEADER_BYTES + sections * SECTION_BYTES) / 4;
+        let shape = Shape::table(Id::Embedding, self.header.dims.vocab, out.len() as u32);
+        let words = self.stream.read_at(at, RECORD_WORDS).await?;
+        let record = parse(words, &shape, at as u32 * 4)?;
+        let row = record.tile_words(1);
+        let at = at + RECORD_WORDS + self.token as usize * row;
+        let row = self.stream.read_at(at, row).await?;
+        let row = checked::<S>(row, at)?;
+        op::dequantise(&record, row, self.lane.get_mut(out)?);
+        self.stream.seek(self.header.layers_offset as usize / 4).await?;
+        Ok(())
+    }
+
+    async fn layer(&mut self, layer: u32) -> Result<(), Error> {
+        self.layer = layer as usize;
+        self.next_section().await
+    }
+
+    async fn layer_norm(&mut self, id: Id, x: Span, out: Span) -> Result<(), Error> {
+        let moments = op::moments(self.lane.get(x)?, self.header.dims.layer_norm_eps);
+        let shape = Shape::vectors(id, x.len() as u32, 2);
+        self.vectors(shape, |lane, _, first, params| {
+            let channels = params.len() / 2;
+            if x == out {
+                let x = lane.get_mut(x.part(first, channels))?;
+                op::normalise_in_place(x, moments, params);
+            } else {
+                let spans = [x.part(first, channels), out.part(first, channels)];
+                let [x, out] = lane.split(spans)?;
+                op::normalise(x, moments, params, out);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn shift(&mut self, s: Shifted, out: Span) -> Result<(), Error> {
+        let (dims, layer) = (self.header.dims, self.layer);
+        let shape = Shape::vectors(s.id, s.x.len() as u32, 1);
+        self.vectors(shape, |lane, state, first, mix| {
+            let [shift, _] = state.layer_mut(&dims, layer);
+            let previous = carry_row(shift, s.previous)?.get(first..).ok_or(Error::Internal)?;
+            let [x, out] = lane.split([s.x.part(first, mix.len()), out.part(first, mix.len())])?;
+            op::shift(s.kind, x, previous, mix, out);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), Error> {
+        let input = self.room(product_room(x.len()));
+        let filled = input.part(0, x.len());
+        match x {
+            Input::Plain(x) => self.lane.copy(x, filled)?,
+            Input::Shifted(s) => self.shift(s, filled).await?,
+        }
+        let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
+        self.rows(shape, input, |lane, _, first, y| lane.store(out, first, y)).await
+    }
+
+    async fn sparse_product(
+        &mut self,
+        id: Id,
+        k: Span,
+        gate: Option<Span>,
+        x: Span,
+    ) -> Result<(), Error> {
+        let acc = self.room(x.len() as u32);
+        let shape = Shape::columns(id, x.len() as u32, k.len() as u32);
+        let record = self.record(shape).await?;
+        let scale = self.lane.quantise(&record, k, k.len())?;
+        self.lane.get_mut(acc)?.fill(0.0);
+        let column = 1 + record.line_words();
+        let mut skipped = 0;
+        for index in 0..k.len() {
+            if !self.lane.is_live(&record, k, index)? {
+                skipped += column;
+                continue;
+            }
+            if skipped > 0 {
+                self.stream.skip(skipped).await?;
+                skipped = 0;
+            }
+            let column = block(&mut self.stream, column).await?;
+            self.lane.column::<K>(&record, column, (k, index), acc)?;
+        }
+        if skipped > 0 {
+            self.stream.skip(skipped).await?;
+        }
+        if record.scale_words() > 0 {
+            for (first, rows) in record.tiles() {
+                let scales = block(&mut self.stream, 1 + rows).await?;
+                self.lane.rescale(acc, first, bytemuck::cast_slice(scales), scale)?;
+            }
+        }
+        self.lane.add_gated(acc, gate, x)
+    }
+
+    async fn bias(&mut self, id: Id, x: Span, f: Activation) -> Result<(), Error> {
+        let shape = Shape::vectors(id, x.len() as u32, 1);
+        self.vectors(shape, |lane, _, first, bias| {
+            let x = lane.get_mut(x.part(first, bias.len()))?;
+            op::add(x, bias);
+            f.apply(x);
+            Ok(())
+        })
+        .await
+    }
+
+    fn copy(&mut self, x: Span, out: Span) -> Result<(), Error> {
+        self.lane.copy(x, out)
+    }
+
+    fn lerp(&mut self, x: Span, target: Span, weight: Span) -> Result<(), Error> {
+        self.lane.lerp(x, target, weight)
+    }
+
+    fn keep(&mut self, x: Span, previous: Carry) -> Result<(), Error> {
+        let [shift, _] = self.state.layer_mut(&self.header.dims, self.layer);
+        let row = carry_row(shift, previous)?;
+        row.iter_mut().zip(self.lane.get(x)?).for_each(|(y, x)| *y = *x);
+        Ok(())
+    }
+
+    async fn wkv4(&mut self, k: Span, v: Span, r: Span) -> Result<(), Error> {
+        let (dims, layer) = (self.header.dims, self.layer);
+        let shape = Shape::vectors(Id::AttWkv4, k.len() as u32, 2);
+        self.vectors(shape, |lane, state, first, params| {
+            let [_, recurrent] = state.layer_mut(&dims, layer);
+            lane.wkv4(params, first, [k, v, r], recurrent)
+        })
+        .await
+    }
+
+    async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), Error> {
+        let (dims, layer) = (self.header.dims, self.layer);
+        let room = self.room(2 * dims.head_size);
+        let n = dims.head_size as usize;
+        let room = [room.part(0, n), room.part(n, n)];
+        let shape = Shape::heads(Id::AttWkv7, vectors.r.len() as u32, 5, dims.head_size);
+        self.vectors(shape, |lane, state, first, params| {
+            let [_, recurrent] = state.layer_mut(&dims, layer);
+            lane.wkv7(params, first, vectors, room, dims.group_norm_eps, recurrent)
+        })
+        .await
+    }
+
+    async fn head(&mut self, x: Span) -> Result<(), Error> {
+        if !L::WANTED {
+            return Ok(());
+        }
+        self.next_section().await?;
+        self.layer_norm(Id::LnOut, x, x).await?;
+        let input = self.room(product_room(x.len()));
+        self.lane.copy(x, input.part(0, x.len()))?;
+        let shape = Shape::matrix(Id::Head, self.header.dims.vocab, x.len() as u32);
+        self.rows(shape, input, |_, logits, first, y| {
+            if y.iter().any(|y| !y.is_finite()) {
+                return Err(Error::NonFinite);
+            }
+            logits.push(first as u32, y);
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,363 @@
+//! The header: fixed fields and the section table, readable in a `const`.
+
+use super::{CRC, record::codes};
+use crate::error::ImageError;
+
+/// Bytes of the fixed part of the header.
+pub const HEADER_BYTES: usize = 80;
+/// Bytes of an entry of the section table.
+pub const SECTION_BYTES: usize = 16;
+/// More sections than this are refused.
+pub const MAX_SECTIONS: u16 = 1024;
+
+const MAGIC: &[u8; 4] = b"RWKV";
+const FORMAT_VERSION: u16 = 1;
+const MAX_DIM: u32 = 1 << 16;
+
+codes! {
+    /// The RWKV version; the code is ten times the number.
+    #[non_exhaustive]
+    Version {
+        /// RWKV-4.
+        V4 = 40,
+        /// RWKV-7, "Goose".
+        V7 = 70,
+    }
+}
+
+impl Version {
+    /// Rows of recurrent state per layer, each one model width long.
+    pub const fn state_width(self, dims: &Dims) -> u32 {
+        match self {
+            Self::V4 => 3,
+            Self::V7 => dims.head_size,
+        }
+    }
+
+    /// The number that people use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "4",
+            Self::V7 => "7",
+        }
+    }
+}
+
+codes! {
+    /// What a section holds.
+    #[non_exhaustive]
+    SectionKind {
+        /// The embedding table.
+        Embedding = 1,
+        /// One layer.
+        Layer = 2,
+        /// Output norm and head.
+        Head = 3,
+        /// JSON: where the model comes from, its licence, the folded `ln0`.
+        Metadata = 6,
+    }
+}
+
+/// Every dimension of a model. Lengths are in channels unless said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Dims {
+    /// Layers.
+    pub layers: u32,
+    /// Model width.
+    pub dim: u32,
+    /// Width of the channel mix.
+    pub ffn: u32,
+    /// Tokens in the vocabulary.
+    pub vocab: u32,
+    /// Channels per head; 0 for version 4, which has no heads.
+    pub head_size: u32,
+    /// Ranks of version 7's decay, learning-rate, value and gate matrices; else 0.
+    pub ranks: [u16; 4],
+    /// Epsilon of the layer norms.
+    pub layer_norm_eps: f32,
+    /// Epsilon of the group norm.
+    pub group_norm_eps: f32,
+}
+
+/// The parsed header.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Header {
+    /// The RWKV version.
+    pub version: Version,
+    /// The dimensions.
+    pub dims: Dims,
+    /// Words of scratch that a step needs.
+    pub scratch_words: u32,
+    /// Words of the largest block: what a streaming buffer must hold.
+    pub block_words: u32,
+    /// Byte offset of the first layer's section.
+    pub layers_offset: u32,
+    bytes: u32,
+    sections: u16,
+}
+
+/// One entry of the section table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section {
+    /// What it holds.
+    pub kind: SectionKind,
+    /// Which one of its kind: the layer.
+    pub index: u16,
+    /// Byte offset in the image.
+    pub offset: u32,
+    /// Length in bytes, a multiple of 16.
+    pub length: u32,
+    /// CRC-32 of its bytes.
+    pub crc: u32,
+}
+
+impl Section {
+    /// Its place in the image, in bytes.
+    pub const fn range(&self) -> core::ops::Range<usize> {
+        self.offset as usize..self.offset as usize + self.length as usize
+    }
+}
+
+const fn le16(b: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([b[at], b[at + 1]])
+}
+
+const fn le32(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+impl Header {
+    /// Reads the fixed part of the header; usable in a `const`. Checksums are verified by
+    /// [`Header::verify`] and [`super::Image::open`].
+    ///
+    /// # Errors
+    /// The first field that is unknown or out of range.
+    pub const fn parse(b: &[u8]) -> Result<Self, ImageError> {
+        if b.len() < HEADER_BYTES {
+            let needed = HEADER_BYTES as u32;
+            return Err(ImageError::Truncated { needed, given: b.len() as u32 });
+        }
+        if b[0] != MAGIC[0] || b[1] != MAGIC[1] || b[2] != MAGIC[2] || b[3] != MAGIC[3] {
+            return Err(ImageError::Magic);
+        }
+        if le16(b, 4) != FORMAT_VERSION {
+            return Err(ImageError::FormatVersion(le16(b, 4)));
+        }
+        let Some(version) = Version::from_code(b[16]) else {
+            return Err(ImageError::Version(b[16]));
+        };
+        if b[17] != 0 {
+            return Err(ImageError::MathMode(b[17]));
+        }
+        if b[18] != 0 {
+            return Err(ImageError::StatePrecision(b[18]));
+        }
+        if b[19] != 0 {
+            return Err(ImageError::Tokenizer(b[19]));
+        }
+        let mut at = 20;
+        while at <= 32 {
+            if le32(b, at) == 0 || le32(b, at) > MAX_DIM {
+                return Err(ImageError::HeaderField { offset: at as u16 });
+            }
+            at += 4;
+        }
+        let dims = Dims {
+            layers: le32(b, 20),
+            dim: le32(b, 24),
+            ffn: le32(b, 28),
+            vocab: le32(b, 32),
+            head_size: le32(b, 36),
+            ranks: [le16(b, 64), le16(b, 66), le16(b, 68), le16(b, 70)],
+            layer_norm_eps: f32::from_bits(le32(b, 40)),
+            group_norm_eps: f32::from_bits(le32(b, 44)),
+        };
+        if let Some(offset) = refused(version, &dims, b) {
+            return Err(ImageError::HeaderField { offset });
+        }
+        Ok(Self {
+            version,
+            dims,
+            scratch_words: le32(b, 48),
+            block_words: le32(b, 52),
+            layers_offset: le32(b, 60),
+            bytes: le32(b, 8),
+            sections: le16(b, 56),
+        })
+    }
+
+    /// A header for a new image; [`Header::write`] fills in what the sections decide.
+    #[cfg(feature = "std")]
+    pub const fn new(version: Version, dims: Dims, scratch_words: u32, block_words: u32) -> Self {
+        Self { version, dims, scratch_words, block_words, layers_offset: 0, bytes: 0, sections: 0 }
+    }
+
+    /// Bytes of the whole image.
+    pub const fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Number of sections.
+    pub const fn section_count(&self) -> u16 {
+        self.sections
+    }
+
+    /// Rows of recurrent state per layer: the `WIDTH` of [`crate::State`].
+    pub const fn state_width(&self) -> u32 {
+        self.version.state_width(&self.dims)
+    }
+
+    /// Words of state: two shift rows and the recurrent rows per layer.
+    pub const fn state_words(&self) -> usize {
+        let (layers, dim) = (self.dims.layers as usize, self.dims.dim as usize);
+        layers * dim * (self.state_width() as usize + 2)
+    }
+
+    /// The section table, unchecked entries left out.
+    pub fn sections<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Section> + use<'a> {
+        let table = bytes.get(HEADER_BYTES..).unwrap_or_default();
+        let entries = table.as_chunks::<SECTION_BYTES>().0.iter();
+        entries.take(self.sections.into()).map_while(|e| {
+            Some(Section {
+                kind: SectionKind::from_code(u8::try_from(le16(e, 0)).ok()?)?,
+                index: le16(e, 2),
+                offset: le32(e, 4),
+                length: le32(e, 8),
+                crc: le32(e, 12),
+            })
+        })
+    }
+
+    /// Checks the header's CRC, and that the section table is the one that this version needs:
+    /// embedding, layers in order, head, then metadata at most once, without gaps.
+    ///
+    /// # Errors
+    /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].
+    pub fn verify(&self, bytes: &[u8]) -> Result<(), ImageError> {
+        let table_end = HEADER_BYTES + usize::from(self.sections) * SECTION_BYTES;
+        let field = |offset| ImageError::HeaderField { offset };
+        let header = bytes.get(..table_end).ok_or(field(56))?;
+        let (before, after) = header.split_at_checked(12).ok_or(field(12))?;
+        let (stored, after) = after.split_first_chunk::<4>().ok_or(field(12))?;
+        let mut digest = CRC.digest();
+        digest.update(before);
+        digest.update(&[0; 4]);
+        digest.update(after);
+        if digest.finalize() != u32::from_le_bytes(*stored) {
+            return Err(ImageError::HeaderChecksum);
+        }
+        if usize::from(le16(bytes, 6)) != table_end || self.sections > MAX_SECTIONS {
+            return Err(field(6));
+        }
+        let layers = self.dims.layers;
+        let mut expected = table_end as u32;
+        let mut seen = 0u16;
+        for section in self.sections(bytes) {
+            let place = match u32::from(seen) {
+                0 => (SectionKind::Embedding, 0),
+                i if i <= layers => (SectionKind::Layer, i - 1),
+                i if i == layers + 1 => (SectionKind::Head, 0),
+                i => (SectionKind::Metadata, i - layers - 2),
+            };
+            let end = section.offset.checked_add(section.length);
+            let fits = (section.kind, u32::from(section.index)) == place
+                && section.offset == expected
+                && section.length.is_multiple_of(16)
+                && (seen != 1 || section.offset == self.layers_offset)
+                && end.is_some_and(|end| end <= self.bytes);
+            if !fits {
+                return Err(ImageError::SectionTable { section: seen });
+            }
+            expected = end.unwrap_or(expected);
+            seen += 1;
+        }
+        let complete = seen == self.sections
+            && u32::from(seen) >= layers + 2
+            && u32::from(seen) <= layers + 3
+            && expected == self.bytes;
+        if complete { Ok(()) } else { Err(ImageError::SectionTable { section: seen }) }
+    }
+
+    /// Writes the header and the section table in front of an image whose sections stand in
+    /// `sections`, checksum included. `tail` is everything behind the table.
+    #[cfg(feature = "std")]
+    pub fn write(&mut self, sections: &[Section], out: &mut std::vec::Vec<u8>) {
+        let d = &self.dims;
+        self.sections = sections.len() as u16;
+        self.layers_offset = sections.get(1).map_or(0, |s| s.offset);
+        self.bytes = sections.last().map_or(0, |s| s.offset + s.length);
+        let table_end = HEADER_BYTES + sections.len() * SECTION_BYTES;
+        let start = out.len();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&(table_end as u16).to_le_bytes());
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&[self.version as u8, 0, 0, 0]);
+        for field in [d.layers, d.dim, d.ffn, d.vocab, d.head_size] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        for eps in [d.layer_norm_eps, d.group_norm_eps] {
+            out.extend_from_slice(&eps.to_le_bytes());
+        }
+        for field in
+            [self.scratch_words, self.block_words, self.sections.into(), self.layers_offset]
+        {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        for rank in d.ranks {
+            out.extend_from_slice(&rank.to_le_bytes());
+        }
+        out.extend_from_slice(&[0; 8]);
+        for s in sections {
+            out.extend_from_slice(&(s.kind as u16).to_le_bytes());
+            out.extend_from_slice(&s.index.to_le_bytes());
+            for field in [s.offset, s.length, s.crc] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+        let crc = CRC.checksum(&out[start..]);
+        out[start + 12..start + 16].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// The offset of the first field that this version cannot have.
+const fn refused(version: Version, d: &Dims, b: &[u8]) -> Option<u16> {
+    let heads_fit = match version {
+        Version::V4 => d.head_size == 0,
+        Version::V7 => {
+            d.head_size > 0 && d.head_size.is_multiple_of(4) && d.dim.is_multiple_of(d.head_size)
+        }
+    };
+    if !heads_fit {
+        return Some(36);
+    }
+    let mut i = 0;
+    while i < 4 {
+        // A single layer has no value residual.
+        let needed = matches!(version, Version::V7) && (i != 2 || d.layers > 1);
+        if (d.ranks[i] != 0) != needed {
+            return Some(64 + 2 * i as u16);
+        }
+        i += 1;
+    }
+    if !(d.layer_norm_eps > 0.0 && d.layer_norm_eps < 1.0) {
+        return Some(40);
+    }
+    let group_fits = match version {
+        Version::V4 => d.group_norm_eps.to_bits() == 0,
+        Version::V7 => d.group_norm_eps > 0.0 && d.group_norm_eps < 1.0,
+    };
+    if !group_fits {
+        return Some(44);
+    }
+    if le16(b, 58) != 0 {
+        return Some(58);
+    }
+    if le32(b, 72) != 0 || le32(b, 76) != 0 {
+        return Some(72);
+    }
+    None
+}

@@ -1,0 +1,212 @@
+//! The flash image: header, sections in the order a token reads them, records, checksums.
+//!
+//! The layout is normative and written down in the book, chapter *Image format*. Everything is
+//! little-endian and made of 32-bit words; a section starts on a 16-byte boundary.
+//!
+//! **Panic contract.** [`Header::parse`] and [`Image::open`] look at untrusted bytes and return
+//! errors. After [`Image::open`] has succeeded, running the model over the same bytes reads no
+//! record that was not checked; over a stream, every record header is checked again as it passes.
+
+mod header;
+mod record;
+
+pub use header::{
+    Dims, HEADER_BYTES, Header, MAX_SECTIONS, SECTION_BYTES, Section, SectionKind, Version,
+};
+pub use record::{Format, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
+
+use crate::{
+    error::{Error, ImageError},
+    exec::record::{Plan, Request},
+};
+
+/// The CRC-32 of header and sections (ISO-HDLC, as in zip and PNG).
+pub const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+
+/// A whole image in memory whose every byte has been checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a> {
+    header: Header,
+    words: &'a [u32],
+}
+
+impl<'a> Image<'a> {
+    /// Checks an image that fills `bytes` exactly.
+    ///
+    /// # Errors
+    /// Any [`ImageError`]: see there.
+    pub fn open(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let image = Self::open_prefix(bytes)?;
+        if image.header.bytes() as usize != bytes.len() {
+            return Err(ImageError::TrailingBytes {
+                expected: image.header.bytes(),
+                given: bytes.len() as u32,
+            });
+        }
+        Ok(image)
+    }
+
+    /// Checks an image at the start of a larger memory, as in a flash partition.
+    ///
+    /// # Errors
+    /// Any [`ImageError`] but [`ImageError::TrailingBytes`].
+    pub fn open_prefix(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let header = Header::parse(bytes)?;
+        let Some(bytes) = bytes.get(..header.bytes() as usize) else {
+            return Err(ImageError::Truncated {
+                needed: header.bytes(),
+                given: bytes.len() as u32,
+            });
+        };
+        header.verify(bytes)?;
+        let words: &[u32] = bytemuck::try_cast_slice(bytes).map_err(|_| ImageError::Misaligned)?;
+        let mut sections = 0..header.section_count();
+        for (index, section) in sections.by_ref().zip(header.sections(bytes)) {
+            let content = bytes.get(section.range()).unwrap_or_default();
+            if CRC.checksum(content) != section.crc {
+                return Err(ImageError::SectionChecksum { section: index });
+            }
+        }
+        let image = Self { header, words };
+        image.walk(|_, _| Ok(()))?;
+        Ok(image)
+    }
+
+    /// The header.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The image as words, for an in-place stream.
+    pub const fn words(&self) -> &'a [u32] {
+        self.words
+    }
+
+    /// The image as bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        bytemuck::cast_slice(self.words)
+    }
+
+    /// The sections, in order.
+    pub fn sections(&self) -> impl Iterator<Item = Section> + use<'a> {
+        self.header.sections(self.bytes())
+    }
+
+    /// Runs the model text on the recording executor beside the records of the image, compares
+    /// each with what the text asks for, verifies its block checksums, and hands both on.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn walk(
+        &self,
+        mut visit: impl FnMut(&Request, &Found<'a>) -> Result<(), ImageError>,
+    ) -> Result<Plan, ImageError> {
+        let mut cursor = Cursor { image: self, at: 0, end: 0, section: 0, blocks: 0 };
+        let plan = crate::exec::record::run(self.header.version, &self.header.dims, |request| {
+            if request.opens_section {
+                cursor.next_section()?;
+            }
+            let found = cursor.record(request)?;
+            visit(request, &found)
+        })?;
+        cursor.close()?;
+        if plan.scratch_words != self.header.scratch_words
+            || cursor.blocks != self.header.block_words
+        {
+            return Err(ImageError::Plan);
+        }
+        Ok(plan)
+    }
+
+    /// The CRC-32 of the header and its section table: since that holds the CRC of every section,
+    /// two images with the same identity have the same weights.
+    pub fn identity(&self) -> u32 {
+        let table = HEADER_BYTES + usize::from(self.header.section_count()) * SECTION_BYTES;
+        CRC.checksum(self.bytes().get(..table).unwrap_or_default())
+    }
+
+    /// Finds the bytes of the first section of a kind.
+    pub fn section(&self, kind: SectionKind) -> Option<&'a [u8]> {
+        let section = self.sections().find(|s| s.kind == kind)?;
+        self.bytes().get(section.range())
+    }
+}
+
+/// A record as it lies in the image.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// Its header.
+    pub record: Record,
+    /// Byte offset of its header in the image.
+    pub offset: u32,
+    /// Its blocks.
+    pub payload: &'a [u32],
+}
+
+struct Cursor<'i, 'a> {
+    image: &'i Image<'a>,
+    at: usize,
+    end: usize,
+    section: u16,
+    blocks: u32,
+}
+
+impl<'a> Cursor<'_, 'a> {
+    fn next_section(&mut self) -> Result<(), ImageError> {
+        self.close()?;
+        let next = self.image.sections().nth(self.section.into());
+        let section = next.ok_or(ImageError::SectionTable { section: self.section })?;
+        self.at = section.offset as usize / 4;
+        self.end = self.at + section.length as usize / 4;
+        self.section += 1;
+        Ok(())
+    }
+
+    /// What is left of a section may only be the zeros that fill its last 16 bytes.
+    fn close(&self) -> Result<(), ImageError> {
+        match self.image.words.get(self.at..self.end) {
+            Some(rest) if rest.len() < 4 && rest.iter().all(|w| *w == 0) => Ok(()),
+            _ => Err(ImageError::SectionLength { section: self.section.saturating_sub(1) }),
+        }
+    }
+
+    fn record(&mut self, request: &Request) -> Result<Found<'a>, ImageError> {
+        let offset = self.at as u32 * 4;
+        let damaged = ImageError::Record { offset, expected: request.id as u8 };
+        let rest = self.image.words.get(self.at..self.end).ok_or(damaged)?;
+        let (head, rest) = rest.split_first_chunk::<RECORD_WORDS>().ok_or(damaged)?;
+        let record = Record::parse(head, &request.shape()).ok_or(damaged)?;
+        let payload = rest.get(..record.payload_words()).ok_or(damaged)?;
+        let mut left = payload;
+        for words in record.blocks() {
+            let (block, rest) = left.split_at_checked(words).ok_or(damaged)?;
+            let offset = self.at + RECORD_WORDS + (payload.len() - left.len());
+            verify(block, offset)?;
+            self.blocks = self.blocks.max(words as u32);
+            left = rest;
+        }
+        self.at += RECORD_WORDS + payload.len();
+        Ok(Found { record, offset, payload })
+    }
+}
+
+/// Compares a block with the checksum in its first word; `at` is its place in words.
+///
+/// # Errors
+/// [`ImageError::BlockChecksum`].
+pub fn verify(block: &[u32], at: usize) -> Result<(), ImageError> {
+    match block.split_first() {
+        Some((sum, words)) if checksum(words) == *sum => Ok(()),
+        _ => Err(ImageError::BlockChecksum { offset: at as u32 * 4 }),
+    }
+}
+
+/// Opening errors are image errors; the recording executor knows no other.
+impl From<Error> for ImageError {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Image(e) => e,
+            _ => Self::Plan,
+        }
+    }
+}

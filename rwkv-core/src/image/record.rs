@@ -1,0 +1,317 @@
+//! Records: one matrix or one group of interleaved vectors, in checksummed blocks.
+
+use core::iter;
+
+/// Words of a record header.
+pub const RECORD_WORDS: usize = 4;
+
+macro_rules! codes {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $code:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+        #[repr(u8)]
+        pub enum $name { $($(#[$doc])* $variant = $code,)+ }
+
+        impl $name {
+            /// The value that a code of the image stands for.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+pub(super) use codes;
+
+codes! {
+    /// What a record holds; the codes are part of the image format.
+    #[non_exhaustive]
+    Id {
+        /// Embedding table with `ln0` folded in, one row per token.
+        Embedding = 1,
+        /// First layer norm: weight, bias.
+        Ln1 = 2,
+        /// Second layer norm: weight, bias.
+        Ln2 = 3,
+        /// Output layer norm: weight, bias.
+        LnOut = 4,
+        /// Head, one row per token.
+        Head = 5,
+        /// Time mix: token-shift weights of the receptance.
+        AttMixR = 16,
+        /// Time mix: token-shift weights of the key.
+        AttMixK = 17,
+        /// Time mix: token-shift weights of the value.
+        AttMixV = 18,
+        /// Time mix: token-shift weights of the decay.
+        AttMixW = 19,
+        /// Time mix: token-shift weights of the in-context learning rate.
+        AttMixA = 20,
+        /// Time mix: token-shift weights of the gate.
+        AttMixG = 21,
+        /// Time mix: receptance matrix.
+        AttReceptance = 22,
+        /// Time mix: key matrix.
+        AttKey = 23,
+        /// Time mix: value matrix.
+        AttValue = 24,
+        /// Time mix: output matrix.
+        AttOutput = 25,
+        /// Version 4: decay and first, per channel.
+        AttWkv4 = 26,
+        /// Version 7: `k_k`, `k_a`, `r_k`, group-norm weight and bias, per channel.
+        AttWkv7 = 27,
+        /// Version 7: decay, low rank in.
+        AttW1 = 28,
+        /// Version 7: decay, low rank out.
+        AttW2 = 29,
+        /// Version 7: decay, bias.
+        AttW0 = 30,
+        /// Version 7: in-context learning rate, low rank in.
+        AttA1 = 31,
+        /// Version 7: in-context learning rate, low rank out.
+        AttA2 = 32,
+        /// Version 7: in-context learning rate, bias.
+        AttA0 = 33,
+        /// Version 7: value residual, low rank in.
+        AttV1 = 34,
+        /// Version 7: value residual, low rank out.
+        AttV2 = 35,
+        /// Version 7: value residual, bias.
+        AttV0 = 36,
+        /// Version 7: gate, low rank in.
+        AttG1 = 37,
+        /// Version 7: gate, low rank out.
+        AttG2 = 38,
+        /// Channel mix: token-shift weights of the key.
+        FfnMixK = 64,
+        /// Channel mix: token-shift weights of the receptance.
+        FfnMixR = 65,
+        /// Channel mix: key matrix.
+        FfnKey = 66,
+        /// Channel mix: receptance matrix.
+        FfnReceptance = 67,
+        /// Channel mix: value matrix, input-major.
+        FfnValue = 68,
+    }
+}
+
+codes! {
+    /// How weights are stored.
+    Format {
+        /// IEEE binary32.
+        F32 = 0,
+        /// Signed bytes -127..=127 with one f32 scale per row (output).
+        Int8 = 2,
+    }
+}
+
+codes! {
+    /// In which direction a matrix is stored.
+    Layout {
+        /// Output after output: a block holds whole rows.
+        RowMajor = 0,
+        /// Input after input: a block holds one column, so that a zero input's column is skipped.
+        InputMajor = 1,
+    }
+}
+
+/// What the model text knows of a record before it reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// What it holds.
+    pub id: Id,
+    /// Outputs of a matrix; channels of a vector group.
+    pub rows: u32,
+    /// Inputs of a matrix; vectors of a group.
+    pub cols: u32,
+    /// The direction it must be stored in.
+    pub layout: Layout,
+    /// Rows that must lie in one block (the head size of a recurrence), or 0 for any number.
+    pub tile_rows: u32,
+    /// Whether it must be f32, as vectors are.
+    pub precise: bool,
+}
+
+impl Shape {
+    /// A row-major matrix.
+    pub const fn matrix(id: Id, rows: u32, cols: u32) -> Self {
+        Self { id, rows, cols, layout: Layout::RowMajor, tile_rows: 0, precise: false }
+    }
+
+    /// An input-major matrix.
+    pub const fn columns(id: Id, rows: u32, cols: u32) -> Self {
+        Self { layout: Layout::InputMajor, ..Self::matrix(id, rows, cols) }
+    }
+
+    /// A table that is read row by row.
+    pub const fn table(id: Id, rows: u32, cols: u32) -> Self {
+        Self { tile_rows: 1, ..Self::matrix(id, rows, cols) }
+    }
+
+    /// `cols` interleaved vectors of `rows` channels, in f32.
+    pub const fn vectors(id: Id, rows: u32, cols: u32) -> Self {
+        Self { precise: true, ..Self::matrix(id, rows, cols) }
+    }
+
+    /// Interleaved vectors, one block per head.
+    pub const fn heads(id: Id, rows: u32, cols: u32, head_size: u32) -> Self {
+        Self { tile_rows: head_size, ..Self::vectors(id, rows, cols) }
+    }
+}
+
+/// A record header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// What it holds.
+    pub id: Id,
+    /// How the weights are stored.
+    pub format: Format,
+    /// In which direction.
+    pub layout: Layout,
+    /// Bits of the quantised input, sign included: 8 to 15, or 0 for float formats.
+    pub bits: u8,
+    /// Outputs.
+    pub rows: u32,
+    /// Inputs.
+    pub cols: u32,
+    /// Rows per block of a row-major record, outputs per scale block of an input-major one.
+    pub tile_rows: u16,
+}
+
+impl Record {
+    /// Reads a header and compares it with what the model text expects. `None` if it differs.
+    pub fn parse(words: &[u32; RECORD_WORDS], shape: &Shape) -> Option<Self> {
+        let [codes, rows, cols, tail] = *words;
+        let [id, format, layout, bits] = codes.to_le_bytes();
+        let record = Self {
+            id: Id::from_code(id)?,
+            format: Format::from_code(format)?,
+            layout: Layout::from_code(layout)?,
+            bits,
+            rows,
+            cols,
+            tile_rows: tail as u16,
+        };
+        let bits_fit = match record.format {
+            Format::F32 => bits == 0,
+            Format::Int8 => (8..=15).contains(&bits) && !shape.precise,
+        };
+        let fits = record.id == shape.id
+            && record.layout == shape.layout
+            && (rows, cols) == (shape.rows, shape.cols)
+            && record.tile_rows > 0
+            && (shape.tile_rows == 0 || shape.tile_rows == u32::from(record.tile_rows))
+            && bits_fit
+            && (tail >> 16) as u16 == record.check();
+        fits.then_some(record)
+    }
+
+    /// The header as it lies in the image.
+    pub fn to_words(&self) -> [u32; RECORD_WORDS] {
+        let check = u32::from(self.check()) << 16;
+        [self.codes(), self.rows, self.cols, u32::from(self.tile_rows) | check]
+    }
+
+    fn codes(&self) -> u32 {
+        u32::from_le_bytes([self.id as u8, self.format as u8, self.layout as u8, self.bits])
+    }
+
+    /// Folded checksum of everything else in the header.
+    fn check(&self) -> u16 {
+        let sum = checksum(&[self.codes(), self.rows, self.cols, self.tile_rows.into()]);
+        (sum ^ (sum >> 16)) as u16
+    }
+
+    /// Words of one row, or of one column if input-major, padding included.
+    pub fn line_words(&self) -> usize {
+        let inner = match self.layout {
+            Layout::RowMajor => self.cols,
+            Layout::InputMajor => self.rows,
+        } as usize;
+        match self.format {
+            Format::F32 => inner,
+            Format::Int8 => inner.div_ceil(32) * 8,
+        }
+    }
+
+    /// Words of scales per row.
+    pub const fn scale_words(&self) -> usize {
+        match self.format {
+            Format::F32 => 0,
+            Format::Int8 => 1,
+        }
+    }
+
+    /// Length of the input vector after padding.
+    pub fn padded_cols(&self) -> usize {
+        match self.format {
+            Format::F32 => self.cols as usize,
+            Format::Int8 => (self.cols as usize).div_ceil(32) * 32,
+        }
+    }
+
+    /// The runs of rows that a block holds: first row and number of rows.
+    pub fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (rows, step) = (self.rows as usize, usize::from(self.tile_rows).max(1));
+        (0..rows).step_by(step).map(move |first| (first, step.min(rows - first)))
+    }
+
+    /// Words of a block of `rows` rows, its checksum included.
+    pub fn tile_words(&self, rows: usize) -> usize {
+        1 + rows * (self.scale_words() + self.line_words())
+    }
+
+    /// The sizes in words of all blocks, in order.
+    ///
+    /// Row-major: tiles, each of checksum, scales and rows. Input-major: one block per column,
+    /// then, where the format has scales, tiles of checksum and scales.
+    pub fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
+        let record = *self;
+        let columns = match record.layout {
+            Layout::RowMajor => 0,
+            Layout::InputMajor => record.cols as usize,
+        };
+        let tiles = record.tiles().map(move |(_, rows)| match record.layout {
+            Layout::RowMajor => record.tile_words(rows),
+            Layout::InputMajor => 1 + rows * record.scale_words(),
+        });
+        let scaled = columns == 0 || record.scale_words() > 0;
+        iter::repeat_n(1 + record.line_words(), columns).chain(tiles.filter(move |_| scaled))
+    }
+
+    /// Words of all blocks; saturates on hostile headers.
+    pub fn payload_words(&self) -> usize {
+        let (rows, cols) = (self.rows as usize, self.cols as usize);
+        let tiles = rows.div_ceil(usize::from(self.tile_rows).max(1));
+        let line = self.line_words();
+        let scales = rows.saturating_mul(self.scale_words());
+        match self.layout {
+            Layout::RowMajor => {
+                rows.saturating_mul(line).saturating_add(scales).saturating_add(tiles)
+            }
+            Layout::InputMajor => {
+                let tail = if scales > 0 { scales.saturating_add(tiles) } else { 0 };
+                cols.saturating_mul(line + 1).saturating_add(tail)
+            }
+        }
+    }
+}
+
+/// The word checksum of a block: two running sums, folded into one.
+///
+/// `s1` starts at the number of words plus one and adds each word; `s2` adds every `s1`. The
+/// result is `s1 + 0x9E3779B2·s2`. A change confined to one word is always found, since it moves
+/// the result by an odd multiple of itself.
+pub fn checksum(words: &[u32]) -> u32 {
+    let mut s1 = (words.len() as u32).wrapping_add(1);
+    let mut s2 = 0u32;
+    for w in words {
+        s1 = s1.wrapping_add(*w);
+        s2 = s2.wrapping_add(s1);
+    }
+    s1.wrapping_add(s2.wrapping_mul(0x9E37_79B2))
+}

@@ -1,0 +1,126 @@
+//! What is remembered of a row of logits: the best few, and the softmax normaliser of all.
+
+use super::{MAX_CANDIDATES, SamplerError};
+use crate::math;
+
+/// A token and its logit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Candidate {
+    /// The token's id.
+    pub token: u32,
+    /// Its logit, before temperature.
+    pub logit: f32,
+}
+
+/// Collects logits in token id order, without a buffer for the row.
+///
+/// The result depends on the row alone, not on how it was sliced.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    entries: [Candidate; MAX_CANDIDATES],
+    len: usize,
+    limit: usize,
+    /// 1 / T, or `None` where nobody asks for the normaliser.
+    scale: Option<f32>,
+    max: f32,
+    sum: f32,
+    next: u32,
+    error: Option<SamplerError>,
+}
+
+impl Candidates {
+    /// Keeps the `limit` best, at most [`MAX_CANDIDATES`]. With a `scale` of 1 / T the normaliser
+    /// is kept too, at the cost of about one `exp` per token.
+    pub const fn new(limit: usize, scale: Option<f32>) -> Self {
+        let limit = if limit > MAX_CANDIDATES { MAX_CANDIDATES } else { limit };
+        Self {
+            entries: [Candidate { token: 0, logit: 0.0 }; MAX_CANDIDATES],
+            len: 0,
+            limit,
+            scale,
+            max: 0.0,
+            sum: 0.0,
+            next: 0,
+            error: None,
+        }
+    }
+
+    /// Forgets the row.
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.sum = 0.0;
+        self.next = 0;
+        self.error = None;
+    }
+
+    /// Takes the logits of the tokens from `first` on; the first error sticks until
+    /// [`clear`](Self::clear).
+    pub fn push(&mut self, first: u32, logits: &[f32]) {
+        if first != self.next {
+            let error = SamplerError::OutOfOrder { expected: self.next, found: first };
+            self.error.get_or_insert(error);
+        }
+        for &logit in logits {
+            if self.error.is_some() {
+                return;
+            }
+            let token = self.next;
+            if !logit.is_finite() {
+                self.error = Some(SamplerError::NonFiniteLogit { token });
+                return;
+            }
+            if let Some(scale) = self.scale {
+                self.normalise(logit, scale);
+            }
+            self.insert(Candidate { token, logit });
+            self.next = token.wrapping_add(1);
+        }
+    }
+
+    /// The candidates, best first; equal logits stand in id order.
+    pub fn best(&self) -> Result<&[Candidate], SamplerError> {
+        match (self.error, self.entries.get(..self.len)) {
+            (Some(error), _) => Err(error),
+            (None, None | Some([])) => Err(SamplerError::NoLogits),
+            (None, Some(best)) => Ok(best),
+        }
+    }
+
+    /// The sum over all tokens of exp((logit - largest logit) / T), at least 1. Zero without a
+    /// scale, or before the first logit.
+    pub fn normaliser(&self) -> f32 {
+        self.sum
+    }
+
+    fn insert(&mut self, new: Candidate) {
+        let kept = self.entries.get(..self.len).unwrap_or_default();
+        let full = self.len >= self.limit;
+        if full && kept.last().is_none_or(|worst| new.logit <= worst.logit) {
+            return;
+        }
+        let at = kept.partition_point(|kept| kept.logit >= new.logit);
+        self.len = if full { self.limit } else { self.len + 1 };
+        let mut moved = new;
+        for entry in self.entries.iter_mut().take(self.len).skip(at) {
+            core::mem::swap(entry, &mut moved);
+        }
+    }
+
+    fn normalise(&mut self, logit: f32, scale: f32) {
+        /// exp of it is below 2^-24: half an ulp of a sum that is at least 1.
+        const LOST: f32 = -17.0;
+        if self.sum == 0.0 {
+            (self.max, self.sum) = (logit, 1.0);
+        } else if logit > self.max {
+            self.sum = self.sum * math::exp((self.max - logit) * scale) + 1.0;
+            self.max = logit;
+        } else {
+            let x = (logit - self.max) * scale;
+            // The addition would not change a bit, so the `exp` is saved.
+            if x > LOST {
+                self.sum += math::exp(x);
+            }
+        }
+    }
+}

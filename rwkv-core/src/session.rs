@@ -1,0 +1,101 @@
+//! A model ready to step.
+
+use core::marker::PhantomData;
+
+use crate::{
+    error::Error,
+    exec::{Logits, Step},
+    image::Header,
+    kernel::{Kernel, Native},
+    poll,
+    state::StateView,
+    stream::Stream,
+};
+
+/// A header, a stream of weights and scratch memory: everything but the state, so that several
+/// sequences can share it.
+#[derive(Debug)]
+pub struct Model<'a, S, K = Native> {
+    header: Header,
+    stream: S,
+    scratch: &'a mut [f32],
+    kernel: PhantomData<K>,
+}
+
+impl<'a, S: Stream> Model<'a, S> {
+    /// A model over memory of at least [`Header::scratch_words`] words.
+    ///
+    /// # Errors
+    /// [`Error::ScratchSize`].
+    pub fn new(header: Header, stream: S, scratch: &'a mut [f32]) -> Result<Self, Error> {
+        Self::with_kernel(header, stream, scratch)
+    }
+}
+
+impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
+    /// As [`Model::new`], with kernels of choice.
+    ///
+    /// # Errors
+    /// [`Error::ScratchSize`].
+    pub fn with_kernel(header: Header, stream: S, scratch: &'a mut [f32]) -> Result<Self, Error> {
+        let (needed, given) = (header.scratch_words, scratch.len() as u32);
+        if given < needed {
+            return Err(Error::ScratchSize { needed, given });
+        }
+        Ok(Self { header, stream, scratch, kernel: PhantomData })
+    }
+
+    /// The header of the image.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Runs one token and waits for the stream where it must; logits go to `logits`, or are not
+    /// computed for `()`.
+    ///
+    /// # Errors
+    /// See [`Step::run`].
+    pub async fn step_async(
+        &mut self,
+        state: StateView<'_>,
+        token: u32,
+        logits: impl Logits,
+    ) -> Result<(), Error> {
+        let (header, scratch) = (&self.header, &mut *self.scratch);
+        Step::<_, K, _>::run(header, &mut self.stream, state, scratch, token, logits).await
+    }
+
+    /// Runs one token over a stream that never waits.
+    ///
+    /// # Errors
+    /// See [`Step::run`]; [`Error::Internal`] if the stream does wait.
+    pub fn step(
+        &mut self,
+        state: StateView<'_>,
+        token: u32,
+        logits: impl Logits,
+    ) -> Result<(), Error> {
+        let (header, scratch) = (&self.header, &mut *self.scratch);
+        let step = Step::<_, K, _>::run(header, &mut self.stream, state, scratch, token, logits);
+        poll::once(step).unwrap_or(Err(Error::Internal))
+    }
+
+    /// Runs a prompt; only the last token's logits are computed.
+    ///
+    /// # Errors
+    /// See [`Step::run`].
+    pub fn prefill(
+        &mut self,
+        mut state: StateView<'_>,
+        tokens: impl IntoIterator<Item = u32>,
+        logits: impl Logits,
+    ) -> Result<(), Error> {
+        let mut tokens = tokens.into_iter();
+        let Some(mut token) = tokens.next() else { return Ok(()) };
+        for next in tokens {
+            self.step(state.reborrow(), token, ())?;
+            token = next;
+        }
+        self.step(state, token, logits)
+    }
+}

@@ -1,0 +1,159 @@
+//! The state of a model: all it remembers, in memory of fixed size.
+
+use crate::{
+    error::Error,
+    image::{Dims, Header, Version},
+};
+
+/// The exponent row of version 4 before the first token.
+const EMPTY_EXPONENT: f32 = -1e30;
+
+/// The state of one sequence, as a plain array for products: `DIM` is the model width and `WIDTH`
+/// is 3 for version 4 (numerator, denominator, exponent per channel) and the head size from
+/// version 5 on. The numbers come from [`Header::parse`] in a `const`.
+///
+/// ```
+/// use rwkv_core::{State, image::Version};
+/// static mut MEMORY: State<4, 128, 3> = State::new(Version::V4);
+/// assert_eq!(size_of::<State<4, 128, 3>>(), 4 * 128 * (3 + 2) * 4 + 4);
+/// ```
+#[derive(Debug, Clone)]
+pub struct State<const LAYERS: usize, const DIM: usize, const WIDTH: usize> {
+    shift: [[[f32; DIM]; 2]; LAYERS],
+    recurrent: [[[f32; DIM]; WIDTH]; LAYERS],
+    broken: bool,
+}
+
+impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> State<LAYERS, DIM, WIDTH> {
+    /// The state before the first token.
+    pub const fn new(version: Version) -> Self {
+        let mut state = Self {
+            shift: [[[0.0; DIM]; 2]; LAYERS],
+            recurrent: [[[0.0; DIM]; WIDTH]; LAYERS],
+            broken: false,
+        };
+        if matches!(version, Version::V4) && WIDTH == 3 {
+            let mut layer = 0;
+            while layer < LAYERS {
+                state.recurrent[layer][2] = [EMPTY_EXPONENT; DIM];
+                layer += 1;
+            }
+        }
+        state
+    }
+
+    /// The unsized view that kernels and model text see.
+    pub const fn view(&mut self) -> StateView<'_> {
+        StateView {
+            shift: self.shift.as_flattened_mut().as_flattened_mut(),
+            recurrent: self.recurrent.as_flattened_mut().as_flattened_mut(),
+            broken: &mut self.broken,
+        }
+    }
+}
+
+/// A state of any size: two token-shift rows and the recurrent rows of every layer.
+#[derive(Debug)]
+pub struct StateView<'a> {
+    shift: &'a mut [f32],
+    recurrent: &'a mut [f32],
+    broken: &'a mut bool,
+}
+
+impl<'a> StateView<'a> {
+    /// A view over memory of [`Header::state_words`] words, as a generic agent has it. The
+    /// content is undefined until [`StateView::reset`].
+    ///
+    /// # Errors
+    /// [`Error::StateSize`].
+    pub fn over(
+        header: &Header,
+        memory: &'a mut [f32],
+        broken: &'a mut bool,
+    ) -> Result<Self, Error> {
+        let needed = header.state_words();
+        let given = memory.len();
+        let wrong = Error::StateSize { needed: needed as u32, given: given as u32 };
+        let memory = memory.get_mut(..needed).ok_or(wrong)?;
+        let shift = header.dims.layers as usize * header.dims.dim as usize * 2;
+        let (shift, recurrent) = memory.split_at_mut_checked(shift).ok_or(wrong)?;
+        Ok(Self { shift, recurrent, broken })
+    }
+
+    /// Back to the state before the first token.
+    pub fn reset(&mut self, header: &Header) {
+        self.shift.fill(0.0);
+        self.recurrent.fill(0.0);
+        if header.version == Version::V4 {
+            let dim = header.dims.dim as usize;
+            for row in self.recurrent.chunks_exact_mut(dim.max(1)).skip(2).step_by(3) {
+                row.fill(EMPTY_EXPONENT);
+            }
+        }
+        *self.broken = false;
+    }
+
+    /// The same view for a shorter time.
+    pub const fn reborrow(&mut self) -> StateView<'_> {
+        StateView {
+            shift: &mut *self.shift,
+            recurrent: &mut *self.recurrent,
+            broken: &mut *self.broken,
+        }
+    }
+
+    /// Words.
+    pub const fn len(&self) -> usize {
+        self.shift.len() + self.recurrent.len()
+    }
+
+    /// Whether there are no words.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a token failed half-way, so that the values are those of no token.
+    pub const fn is_broken(&self) -> bool {
+        *self.broken
+    }
+
+    /// Marks the values as those of no token, or as restored.
+    pub const fn set_broken(&mut self, broken: bool) {
+        *self.broken = broken;
+    }
+
+    /// The two token-shift rows and the recurrent rows of a layer.
+    pub fn layer(&self, dims: &Dims, layer: usize) -> [&[f32]; 2] {
+        let rows = |all: &'_ [f32]| {
+            let len = all.len() / (dims.layers as usize).max(1);
+            layer * len..(layer + 1) * len
+        };
+        [
+            self.shift.get(rows(self.shift)).unwrap_or_default(),
+            self.recurrent.get(rows(self.recurrent)).unwrap_or_default(),
+        ]
+    }
+
+    /// As [`StateView::layer`], to write.
+    pub fn layer_mut(&mut self, dims: &Dims, layer: usize) -> [&mut [f32]; 2] {
+        let rows = |all: &'_ [f32]| {
+            let len = all.len() / (dims.layers as usize).max(1);
+            layer * len..(layer + 1) * len
+        };
+        let (shift, recurrent) = (rows(self.shift), rows(self.recurrent));
+        [
+            self.shift.get_mut(shift).unwrap_or_default(),
+            self.recurrent.get_mut(recurrent).unwrap_or_default(),
+        ]
+    }
+
+    /// All values: the shift rows of every layer, then the recurrent rows of every layer.
+    pub fn words(&self) -> [&[f32]; 2] {
+        [self.shift, self.recurrent]
+    }
+
+    /// As [`StateView::words`], to restore a saved state.
+    pub fn words_mut(&mut self) -> [&mut [f32]; 2] {
+        [self.shift, self.recurrent]
+    }
+}

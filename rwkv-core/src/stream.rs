@@ -1,0 +1,100 @@
+//! Where the weights come from.
+
+use crate::error::StreamError;
+
+/// A source of image words, read straight ahead.
+///
+/// Positions and lengths are in words of four bytes. A slice that was handed out is valid until
+/// the next call. An implementation may start the following read while the core computes.
+#[expect(async_fn_in_trait, reason = "streams are used by value, never through dyn or threads")]
+pub trait Stream {
+    /// Whether blocks are compared with their checksums as they pass.
+    const VERIFY: bool;
+
+    /// The next `words` words.
+    async fn next(&mut self, words: usize) -> Result<&[u32], StreamError>;
+
+    /// Passes over `words` words.
+    async fn skip(&mut self, words: usize) -> Result<(), StreamError>;
+
+    /// Goes to a word of the image.
+    async fn seek(&mut self, word: usize) -> Result<(), StreamError>;
+
+    /// `words` words from somewhere else, without losing the place.
+    async fn read_at(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError>;
+
+    /// The word that [`Stream::next`] would return first.
+    fn position(&self) -> usize;
+}
+
+/// An image in place: memory, or memory-mapped flash.
+#[derive(Debug, Clone)]
+pub struct InPlace<'a> {
+    words: &'a [u32],
+    at: usize,
+}
+
+impl<'a> InPlace<'a> {
+    /// A stream over [`crate::Image::words`].
+    pub const fn new(words: &'a [u32]) -> Self {
+        Self { words, at: 0 }
+    }
+
+    fn get(&self, word: usize, words: usize) -> Result<&'a [u32], StreamError> {
+        let rest = self.words.get(word..).unwrap_or_default();
+        rest.get(..words).ok_or(StreamError::OutOfBounds { offset: word as u32 * 4 })
+    }
+}
+
+impl Stream for InPlace<'_> {
+    /// The whole image was checked when it was opened.
+    const VERIFY: bool = false;
+
+    async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
+        let found = self.get(self.at, words)?;
+        self.at += words;
+        Ok(found)
+    }
+
+    async fn skip(&mut self, words: usize) -> Result<(), StreamError> {
+        self.at = self.at.saturating_add(words);
+        Ok(())
+    }
+
+    async fn seek(&mut self, word: usize) -> Result<(), StreamError> {
+        self.at = word;
+        Ok(())
+    }
+
+    async fn read_at(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {
+        self.get(word, words)
+    }
+
+    fn position(&self) -> usize {
+        self.at
+    }
+}
+
+impl<S: Stream> Stream for &mut S {
+    const VERIFY: bool = S::VERIFY;
+
+    async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
+        (**self).next(words).await
+    }
+
+    async fn skip(&mut self, words: usize) -> Result<(), StreamError> {
+        (**self).skip(words).await
+    }
+
+    async fn seek(&mut self, word: usize) -> Result<(), StreamError> {
+        (**self).seek(word).await
+    }
+
+    async fn read_at(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {
+        (**self).read_at(word, words).await
+    }
+
+    fn position(&self) -> usize {
+        (**self).position()
+    }
+}
