@@ -1,0 +1,158 @@
+"""Writes the model cards ../NAME/README.md and the table ../README.md from the files and work/NAME.json.
+
+`python card.py` measures everything it states anew: held-out bits per byte, the xz baseline, sizes, samples.
+"""
+import json
+from pathlib import Path
+
+import data
+import evaluate
+from model import CONFIGS
+
+MODELS = Path(__file__).parent.parent
+PROMPTS = {"tunes-v4": "X:1\nT:The Morning Fair\nM:6/8\nL:1/8\nK:G\n",
+           "tunes-v7": "X:1\nT:The Miller's Lamp\nM:C|\nL:1/8\nK:D\n"}
+
+CARD = """# {name}
+
+A byte-level RWKV-{version} that writes fiddle tunes in ABC notation: {parameters:,} parameters, {size:,} bytes in f16.
+It was trained from scratch by the scripts in [`../train`](../train) and is small enough for the flash of a
+microcontroller.
+
+| | |
+|---|---|
+| architecture | RWKV-{version}, {layers} layers, width {width}, feed-forward width {ffn}{extra} |
+| vocabulary | 256: the bytes themselves; no tokenizer |
+| state | {state:,} bytes in f32, whatever the length of the text |
+| file | `{name}.safetensors`, official tensor names, f16 |
+| int8 size | about {int8:,} bytes of weights at one byte each |
+| held-out text | **{bpb:.3f} bits per byte**; `xz -9e` needs {xz:.3f} |
+
+## Use
+
+The text starts with `X:1`, ends with a blank line (`"\\n\\n"`), and starts from an empty state. [`prompt.txt`](prompt.txt)
+holds a header to go on from; the title may be anything, and metre (`M:`), unit (`L:`) and key (`K:`) steer the tune.
+Temperature 0.8 works well.
+
+## Figures
+
+| figure | value | printed by (in `models/train`) |
+|---|---|---|
+| held-out, each tune from an empty state | {bpb:.4f} bits per byte | `python evaluate.py ../{name}/{name}.safetensors` |
+| validation tunes, used to choose the step | {valid:.4f} bits per byte | `python evaluate.py ../{name}/{name}.safetensors --split valid` |
+| `xz -9e` of training and held-out text, less training text alone | {xz:.4f} bits per byte | `python data.py` |
+
+`evaluate.py` runs a plain one-token numpy recurrence on the f16 weights, widened to f32; it shares no code with the
+training. The held-out tunes took no part in training, nor in choosing the step.
+
+## Training
+
+```
+python train.py {name} --seed {seed}
+```
+
+{done} steps of {rows} x {length} bytes ({epochs:.1f} times the training text) in {minutes:.1f} minutes on two cores of a busy machine
+(`nice -n 5`); the weights are those of step {best}, the best on the validation tunes. AdamW (rate {rate}, weight decay {decay} on matrices), cosine
+schedule, dropout {drop}; 60 % of the tunes are transposed to another key each time they are read.
+
+![loss](loss.svg)
+
+## Data
+
+Three collections of tunes that the PyPI package `music21` 10.5.1 ships in its folder `corpus`, in ABC notation:
+
+* `oneills1850`: F. O'Neill, *Music of Ireland* (1903), by many transcribers named in the files, among them
+  H. Norbeck, B. Safranek, T. O'Neil, J. Chambers, D. G. Petersen, M. Hogan, S. Foy and J. B. Walsh;
+* `ryansMammoth`: *Ryan's Mammoth Collection* (1883), by R. Davies, J. Chambers and others named in the files;
+* `airdsAirs`: J. Aird, *A Selection of Scotch, English, Irish and Foreign Airs* (1778-1801), by J. Campin.
+
+{counts} Comments and all fields but `X: T: M: L: K:`, fingering and bowing marks are removed. The split
+goes by a hash of the title, so versions of one tune stay together; a tune printed under two titles may be in two splits.
+
+The music is out of copyright. On the encodings, `music21/corpus/license.txt` says: "*The BSD licensed music21 software
+is distributed with a corpus of encoded compositions which are distributed with the permission of the encoders (and,
+where needed, the composers or arrangers) and where permitted under United States copyright law. Some encodings included
+in the corpus may not be used for commercial uses or have other restrictions: please see the licenses embedded in
+individual compositions or directories for more details.*" The files of these three collections embed no such
+restriction. The corpus is not part of this repository. The weights are offered under the licence of the project
+(MIT OR Apache-2.0), as far as the project's rights in them go.
+
+## Two samples
+
+Temperature 0.8, neither picked nor edited:
+`python evaluate.py ../{name}/{name}.safetensors --sample --prompt @../{name}/prompt.txt --seed 1` and `--seed 2`.
+
+```
+{sample1}
+```
+
+```
+{sample2}
+```
+
+## Limits
+
+Jigs, reels, hornpipes and airs are all it knows. Bars do not always add up, a part may lack its repeat sign, melodies
+drift from one part to the next, and titles are only spelt like titles. It may reproduce phrases of tunes it was trained
+on, since such tunes share many phrases. It understands no language and is no use for anything but this notation.
+"""
+
+TABLE = """# Models
+
+Default models trained by this project, with everything needed to train them again in [`train`](train).
+
+| model | architecture | parameters | f16 file | state (f32) | held-out bits per byte | training | text read |
+|---|---|---|---|---|---|---|---|
+{rows}
+| `xz -9e`, for comparison | | | | | {xz:.3f} | | |
+
+"Text read" is how often the training went through the training text: RWKV-7 trains about five times slower here, so
+tunes-v7 has seen a fifth as much, and a longer run would improve it.
+
+All write fiddle tunes in ABC notation, byte by byte. Each folder holds the weights under the official tensor names
+(`.safetensors`, f16), a model card, a prompt and the loss curves. `python card.py` in `train` rewrites this table and the
+cards, measuring every figure again.
+"""
+
+
+def describe(name, tunes, xz):
+    """Writes the card of a model; returns its row of the table."""
+    cfg, folder = CONFIGS[name], MODELS / name
+    path = folder / f"{name}.safetensors"
+    run = json.loads((data.WORK / f"{name}.json").read_text())
+    model = evaluate.Model(path)
+    parameters = sum(x.size for x in model.w.values())
+    state = sum(x.size for layer in model.state(1) for x in layer) * 4
+    texts = {s: [t.encode() for t in tunes[s]] for s in ("heldout", "valid")}
+    bpb, valid = (evaluate.bits_per_byte(model, texts[s]) for s in ("heldout", "valid"))
+    (folder / "prompt.txt").write_text(PROMPTS[name])
+    samples = [evaluate.sample(model, PROMPTS[name].encode(), 0.8, seed).rstrip("\n") for seed in (1, 2)]
+    extra = "" if cfg.version == 4 else (
+        f", heads of {cfg.head}, low-rank sizes {', '.join(f'{n} {r}' for n, r in zip('wavg', cfg.ranks))}")
+    counts = ", ".join(f"{len(tunes[s])} tunes ({sum(map(len, tunes[s])):,} bytes) {what}" for s, what in
+                       (("train", "to train on"), ("valid", "for validation"), ("heldout", "held out"))) + "."
+    args = run["args"]
+    epochs = run["step"] * args["rows"] * args["length"] / sum(map(len, tunes["train"]))
+    (folder / "README.md").write_text(CARD.format(
+        name=name, version=cfg.version, parameters=parameters, size=path.stat().st_size, layers=cfg.layers,
+        width=cfg.width, ffn=cfg.ffn, extra=extra, state=state, int8=round(parameters, -3), bpb=bpb, xz=xz,
+        valid=valid,
+        seed=args["seed"], done=run["step"], rows=args["rows"], length=args["length"],
+        minutes=run["spent"] / 60, best=run["best_step"], epochs=epochs, rate=args["rate"], decay=args["decay"], drop=args["drop"],
+        counts=counts, sample1=samples[0], sample2=samples[1]))
+    print(f"{name}: {bpb:.4f} held-out, {valid:.4f} validation bits per byte", flush=True)
+    return (f"| [{name}]({name}/README.md) | RWKV-{cfg.version}, {cfg.layers} layers, width {cfg.width} | {parameters:,} "
+            f"| {path.stat().st_size:,} B | {state:,} B | {bpb:.3f} | {run['spent'] / 60:.0f} min on 2 cores "
+            f"| {epochs:.1f} times |")
+
+
+def main():
+    tunes = data.tunes()
+    train, heldout = ("".join(tunes[s]).encode() for s in ("train", "heldout"))
+    xz = data.xz_bits_per_byte(train, heldout)
+    rows = [describe(name, tunes, xz) for name in CONFIGS if (data.WORK / f"{name}.json").exists()]
+    (MODELS / "README.md").write_text(TABLE.format(rows="\n".join(rows), xz=xz))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Checks of the sequence forms against one-token recurrences, and of the tune handling. `python test_model.py`."""
+import copy
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import jax.numpy as jnp
+import numpy as np
+
+import data
+import evaluate
+import train
+from model import Config, forward, init_params, init_state, reset, wkv7
+from train import save
+
+TINY = {4: Config(4, 32, 3, 64), 7: Config(7, 64, 3, 96, head=32, ranks=(8, 8, 8, 16))}
+
+
+def perturbed(cfg):
+    """Weights away from the zeros of the initialisation, rounded to f16 as in a file."""
+    rng = np.random.default_rng(5)
+    return {n: jnp.asarray(np.float16(x + rng.normal(size=x.shape) * 0.15), jnp.float32)
+            for n, x in init_params(cfg, 3).items()}
+
+
+def test_wkv7_chunked_is_recurrent():
+    rng = np.random.default_rng(1)
+    shape = (3, 64, 2, 32)
+    r, k, v, kk = (rng.normal(size=shape) for _ in range(4))
+    kk /= np.linalg.norm(kk, axis=-1, keepdims=True)
+    b = kk / (1 + np.exp(-rng.normal(size=shape)))
+    logw = -0.606531 / (1 + np.exp(-2 * rng.normal(size=shape)))
+    s = rng.normal(size=(3, 2, 32, 32))
+    y, end = wkv7(*(jnp.asarray(x, jnp.float32) for x in (r, logw, k, v, -kk, b, s)))
+    for t in range(shape[1]):                                            # in f64
+        sa = -np.einsum("bhij,bhj->bhi", s, kk[:, t])
+        s = s * np.exp(logw[:, t])[:, :, None] + sa[..., None] * b[:, t, :, None] + v[:, t, ..., None] * k[:, t, :, None]
+        np.testing.assert_allclose(y[:, t], np.einsum("bhij,bhj->bhi", s, r[:, t]), atol=3e-4)
+    np.testing.assert_allclose(end, s, atol=3e-4)
+
+
+def test_sequence_is_recurrent():
+    """Logits of forward(), state carried over two pieces, against evaluate.py reading the saved file."""
+    tokens = np.random.default_rng(2).integers(0, 256, (4, 64)).astype(np.uint8)
+    for version, cfg in TINY.items():
+        p = perturbed(cfg)
+        one, state = forward(cfg, p, tokens[:, :32], init_state(cfg, 4))
+        two, _ = forward(cfg, p, tokens[:, 32:], state)
+        logits = np.concatenate([one, two], 1)
+        with tempfile.TemporaryDirectory() as folder:
+            save(p, cfg, Path(folder) / "tiny.safetensors")
+            model = evaluate.Model(Path(folder) / "tiny.safetensors")
+        assert model.version == version
+        s = model.state(4)
+        for t in range(64):
+            np.testing.assert_allclose(logits[:, t], model.step(tokens[:, t], s), atol=2e-3)
+
+
+def test_reset_gives_a_fresh_start():
+    cfg = TINY[7]
+    p, tokens = perturbed(cfg), np.arange(64, dtype=np.uint8).reshape(2, 32)
+    fresh, state = forward(cfg, p, tokens, init_state(cfg, 2))
+    again, _ = forward(cfg, p, tokens, reset(state, init_state(cfg, 2), jnp.array([1.0, 0.0])))
+    assert not np.allclose(again[0], fresh[0], atol=1e-3)
+    np.testing.assert_array_equal(again[1], fresh[1])
+
+
+def test_transposition_is_undone():
+    tune = "X:1\nT:A\nM:2/4\nL:1/8\nK:Gmix\nG,A,Bc ^f=f'e_B|[Gb]z g''2|\n\n"
+    assert "K:Dmix\n" in data.transpose(tune, 1)
+    for move in (-2, -1, 1, 2, 3):
+        there = data.transpose(tune, move)
+        assert there and there != tune and data.transpose(there, -move) == tune
+    assert data.transpose("K:D\nAFDF\n", 1) == "K:A\nECA,C\n"
+    assert data.transpose("K:D\nF=F^G\n", -2) == "K:C\nE_E^F\n"
+
+
+def test_batches_go_on_from_a_position():
+    tunes = data.tunes()["valid"][:20]
+    one = data.Batches(tunes, 3, 64, 7)
+    for _ in range(5):
+        one.draw()
+    two = data.Batches(tunes, 3, 64, 8)
+    two.__dict__.update(copy.deepcopy(one.position()))
+    for a, b in zip(one.draw(), two.draw()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_tune_is_in_two_splits():
+    parts = [set(p) for p in data.tunes().values()]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert all(t.endswith("\n\n") and t.count("\n\n") == 1 and t.startswith("X:1\nT:") for p in parts for t in p)
+
+
+def test_interrupted_training_repeats_itself():
+    """A run that breaks off and is resumed ends in the same file as one that does not."""
+    parts = {s: p[:12] for s, p in data.tunes().items()}
+    draw, argv, files = data.Batches.draw, "train.py tunes-v4 --steps 6 --rows 2 --length 32 --every 2".split(), []
+
+    class Broken(Exception):
+        pass
+
+    with (tempfile.TemporaryDirectory() as folder, mock.patch.object(data, "tunes", lambda: parts),
+          mock.patch.dict(train.CONFIGS, {"tunes-v4": TINY[4]}), mock.patch("sys.argv", argv)):
+        for breaks in (False, True):
+            left = [5 if breaks else 99]
+
+            def drawn(self):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Broken
+                return draw(self)
+
+            work = Path(folder) / str(breaks)
+            work.mkdir()
+            with (mock.patch.object(data, "WORK", work), mock.patch.object(train, "MODELS", work),
+                  mock.patch.object(data.Batches, "draw", drawn)):
+                try:
+                    train.main()
+                except Broken:
+                    train.main()
+            files.append((work / "tunes-v4" / "tunes-v4.safetensors").read_bytes())
+    assert files[0] == files[1]
+
+
+if __name__ == "__main__":
+    for name, test in list(globals().items()):
+        if name.startswith("test_"):
+            test()
+            print(name, "ok")

@@ -1,0 +1,205 @@
+"""Trains one of the models of model.py on the tune corpus and writes its official-name .safetensors.
+
+`python train.py tunes-v4` trains, keeps the weights with the best loss on the validation tunes, and
+resumes from work/NAME.ckpt after an interruption. The result depends on the seed and the number of
+threads alone: the schedule counts steps, and --minutes only caps the run.
+"""
+import argparse
+import json
+import os
+import pickle
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+import data
+from model import CONFIGS, forward, init_params, init_state, reset
+
+MODELS = Path(__file__).parent.parent
+
+
+# How each model was trained. `devices` splits the rows over threads: the small products of RWKV-7 need it.
+RECIPES = {
+    "tunes-v4": dict(steps=5000, rows=16, drop=0.05, devices=1),
+    "tunes-v7": dict(steps=1900, rows=8, drop=0.0, devices=2),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    steps: int
+    rate: float
+    decay: float
+    drop: float
+    warmup: int
+
+
+def loss_of(cfg, p, tokens, state, drop=0.0, key=None):
+    """Mean loss in bits per byte of tokens [B, T + 1], and the state."""
+    logits, state = forward(cfg, p, tokens[:, :-1], state, drop, key)
+    picked = jnp.take_along_axis(logits, tokens[:, 1:, None].astype(jnp.int32), -1)[..., 0]
+    bits = (jax.nn.logsumexp(logits, -1) - picked) / jnp.log(2.0)
+    return bits.mean(), (state, bits)
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3, 4))
+def train_step(cfg, opt, p, m, v, state, tokens, keep, step, key):
+    """One AdamW step: linear warm-up, cosine decay to a twentieth, decay on matrices, clipped gradient."""
+    state = reset(state, init_state(cfg, tokens.shape[0]), keep)
+    grad = jax.value_and_grad(lambda p: loss_of(cfg, p, tokens, state, opt.drop, key), has_aux=True)
+    (loss, (state, _)), g = grad(p)
+    norm = jnp.sqrt(sum(jnp.sum(x * x) for x in g.values()))
+    clip = jnp.minimum(1.0, 1.0 / (norm + 1e-6))
+    done = jnp.minimum(step / opt.steps, 1.0)
+    rate = opt.rate * jnp.minimum(1.0, (step + 1) / opt.warmup) * (0.05 + 0.95 * 0.5 * (1 + jnp.cos(jnp.pi * done)))
+    for n in p:
+        x = g[n] * clip
+        m[n] = 0.9 * m[n] + 0.1 * x
+        v[n] = 0.99 * v[n] + 0.01 * x * x
+        update = m[n] / (1 - 0.9 ** (step + 1)) / (jnp.sqrt(v[n] / (1 - 0.99 ** (step + 1))) + 1e-8)
+        if p[n].ndim == 2 and not n.endswith(("r_k", "emb.weight")):
+            update = update + opt.decay * p[n]
+        p[n] = p[n] - rate * update
+    return p, m, v, state, loss
+
+
+class Valid:
+    """The validation tunes, each from an empty state, padded to rows of equal length."""
+
+    def __init__(self, cfg, tunes, length=512):
+        rows = [data.to_bytes(t)[:length + 1] for t in tunes]
+        self.tokens = np.full((len(rows), length + 1), 10, np.uint8)
+        self.mask = np.zeros((len(rows), length), np.float32)
+        for i, r in enumerate(rows):
+            self.tokens[i, :len(r)] = r
+            self.mask[i, :len(r) - 1] = 1
+        self.run = jax.jit(lambda p, t: loss_of(cfg, p, t, init_state(cfg, t.shape[0]))[1][1])
+
+    def __call__(self, p):
+        half = len(self.tokens) // 2                                     # two batches: less memory
+        total = sum(float((self.run(p, self.tokens[s]) * self.mask[s]).sum())
+                    for s in (slice(0, half), slice(half, None)))
+        return total / float(self.mask.sum())
+
+
+def save(p, cfg, path):
+    """The weights in f16 under their official names, with metadata; equal weights give equal bytes."""
+    path.parent.mkdir(exist_ok=True)
+    header, blob = {"__metadata__": {
+        "format": "pt", "rwkv_version": str(cfg.version), "license": "MIT OR Apache-2.0", "tokenizer": "bytes",
+        "dataset": "music21 corpus: oneills1850, ryansMammoth, airdsAirs (ABC)"}}, b""
+    for name, x in sorted(p.items()):
+        raw = np.asarray(x, "<f2").tobytes()
+        header[name] = {"dtype": "F16", "shape": x.shape, "data_offsets": [len(blob), len(blob) + len(raw)]}
+        blob += raw
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    path.write_bytes(len(head).to_bytes(8, "little") + head + blob)
+
+
+def picture(log, path):
+    """The training and validation curves."""
+    import matplotlib
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "rwkv", "svg.fonttype": "none"})
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    step, train, valid = zip(*log)
+    ax.plot(step, train, label="training (transposed tunes)", lw=1)
+    ax.plot(step, valid, label="validation", lw=1.5)
+    ax.set(xlabel="step", ylabel="bits per byte", ylim=(min(valid + train) - 0.1, 3))
+    ax.legend(frameon=False)
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.savefig(path, metadata={"Date": None})
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__)
+    a.add_argument("name", choices=CONFIGS)
+    a.add_argument("--seed", type=int, default=1)
+    a.add_argument("--minutes", type=float, default=60, help="stop after so much time (resume to go on)")
+    a.add_argument("--steps", type=int, help="default: that of the recipe, as for rows and drop")
+    a.add_argument("--rows", type=int)
+    a.add_argument("--drop", type=float)
+    a.add_argument("--length", type=int, default=256)
+    a.add_argument("--rate", type=float, default=3e-3)
+    a.add_argument("--decay", type=float, default=0.1)
+    a.add_argument("--warmup", type=int, default=100)
+    a.add_argument("--every", type=int, default=200, help="steps between validations")
+    a.add_argument("--patience", type=int, default=8, help="validations without progress before stopping")
+    args = a.parse_args()
+    for option, value in RECIPES[args.name].items():
+        if getattr(args, option, None) is None and option != "devices":
+            setattr(args, option, value)
+    os.environ.setdefault(                                               # read at the first use of JAX, below
+        "XLA_FLAGS", f"--xla_force_host_platform_device_count={RECIPES[args.name]['devices']}")
+    cfg = CONFIGS[args.name]
+    opt = Options(args.steps, args.rate, args.decay, args.drop, args.warmup)
+    by_row = NamedSharding(jax.make_mesh((jax.device_count(),), ("rows",)), PartitionSpec("rows"))
+    everywhere = NamedSharding(by_row.mesh, PartitionSpec())
+    data.WORK.mkdir(exist_ok=True)
+    checkpoint, out = data.WORK / f"{args.name}.ckpt", MODELS / args.name
+    started = time.time()
+
+    tunes = data.tunes()
+    batches = data.Batches(tunes["train"], args.rows, args.length, args.seed)
+    valid = Valid(cfg, tunes["valid"])
+    p = init_params(cfg, args.seed)
+    run = dict(p=p, m=jax.tree.map(jnp.zeros_like, p), v=jax.tree.map(jnp.zeros_like, p), step=0, spent=0.0,
+               state=init_state(cfg, args.rows), best=9.0, best_step=0, log=[], args=vars(args))
+    if checkpoint.exists():
+        run = pickle.loads(checkpoint.read_bytes())
+        batches.__dict__.update(run.pop("reader"))
+        same = {k: v for k, v in run["args"].items() if k != "minutes"}
+        if same != {k: v for k, v in vars(args).items() if k != "minutes"}:
+            raise SystemExit(f"{checkpoint} belongs to other settings {same}: remove it or use them")
+    run["state"] = jax.device_put(run["state"], by_row)
+    run.update(jax.device_put({n: run[n] for n in "pmv"}, everywhere))
+    before = run["spent"]
+    print(f"{args.name}: {sum(x.size for x in run['p'].values())} parameters, from step {run['step']}", flush=True)
+
+    key, losses = jax.random.key(args.seed), []
+    bar = tqdm(total=args.steps, initial=run["step"], mininterval=5, smoothing=0.05, ascii=True)
+    while run["step"] < args.steps and time.time() - started < 60 * args.minutes:
+        tokens, keep = batches.draw()
+        run["p"], run["m"], run["v"], run["state"], loss = train_step(
+            cfg, opt, run["p"], run["m"], run["v"], run["state"],
+            jax.device_put(tokens, by_row), jax.device_put(keep, by_row), run["step"],
+            jax.random.fold_in(key, run["step"]))
+        losses.append(loss)
+        run["step"] += 1
+        bar.update()
+        if run["step"] % args.every and run["step"] != args.steps:
+            continue
+        score = valid(run["p"])
+        run["log"].append((run["step"], float(np.mean(losses)), score))
+        run["spent"] = before + time.time() - started
+        losses = []
+        if score < run["best"]:
+            run["best"], run["best_step"] = score, run["step"]
+            save(run["p"], cfg, out / f"{args.name}.safetensors")
+        bar.set_postfix_str(f"train {run['log'][-1][1]:.3f} valid {score:.3f} best {run['best']:.3f}")
+        host = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, run)
+        temporary = checkpoint.with_suffix(".tmp")
+        temporary.write_bytes(pickle.dumps({**host, "reader": batches.position()}))
+        temporary.replace(checkpoint)
+        if run["step"] - run["best_step"] >= args.patience * args.every:
+            break
+    bar.close()
+    if not run["log"]:
+        return
+    picture(run["log"], out / "loss.svg")
+    summary = {k: run[k] for k in ("step", "spent", "best", "best_step", "args")}
+    (data.WORK / f"{args.name}.json").write_text(json.dumps(summary, indent=1))
+    print(f"best {run['best']:.4f} bits per validation byte at step {run['best_step']}, {run['spent'] / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

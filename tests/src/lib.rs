@@ -1,0 +1,110 @@
+//! What the end-to-end tests share: models, images and the memory to run them.
+
+use std::path::{Path, PathBuf};
+
+use rwkv_core::{Digest, Error, Image, Model, StateView, image::CRC, stream::InPlace};
+use rwkv_host::{
+    checkpoint::Checkpoint,
+    convert::{Options, Weights, convert},
+    file::ImageFile,
+};
+
+/// A file of `../shared/models`, or `None` with a note: those models are not part of the project.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/models").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {} is not there", path.display());
+    None
+}
+
+/// The checkpoint of a model that ships.
+pub fn shipped(model: &str) -> PathBuf {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
+    models.join(model).join(format!("{model}.safetensors"))
+}
+
+/// A checkpoint as an image.
+///
+/// # Panics
+/// If it cannot be converted.
+pub fn image(checkpoint: &Path, weights: Weights) -> ImageFile {
+    let checkpoint = Checkpoint::open(checkpoint).expect("checkpoint opens");
+    let bytes = convert(&checkpoint, &Options::new(weights), |_, _| {}).expect("it converts");
+    ImageFile::new(&bytes)
+}
+
+/// State and scratch for an image.
+#[derive(Debug)]
+pub struct Memory {
+    state: Vec<f32>,
+    broken: bool,
+    scratch: Vec<f32>,
+}
+
+impl Memory {
+    /// Memory of exactly the size that the header asks for, the state reset.
+    ///
+    /// # Panics
+    /// If the header asks for something else.
+    pub fn new(image: &Image<'_>) -> Self {
+        let header = image.header();
+        let state = vec![0.0; header.state_words()];
+        let scratch = vec![f32::NAN; header.scratch_words as usize];
+        let mut memory = Self { state, broken: false, scratch };
+        memory.state(image).reset(header);
+        memory
+    }
+
+    /// The state.
+    ///
+    /// # Panics
+    /// If the memory was made for another image.
+    pub fn state(&mut self, image: &Image<'_>) -> StateView<'_> {
+        StateView::over(image.header(), &mut self.state, &mut self.broken).expect("it fits")
+    }
+
+    /// Steps through `tokens`; returns the digest of each and the last logits.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn step(
+        &mut self,
+        image: &Image<'_>,
+        tokens: &[u32],
+    ) -> Result<(Vec<Digest>, Vec<f32>), Error> {
+        let header = *image.header();
+        let mut logits = vec![0.0; header.dims.vocab as usize];
+        let mut digests = Vec::new();
+        let (state, broken) = (&mut self.state, &mut self.broken);
+        let mut state = StateView::over(&header, state, broken)?;
+        let mut model = Model::new(header, InPlace::new(image.words()), &mut self.scratch)?;
+        for token in tokens {
+            let mut digest = Digest::default();
+            model.step(state.reborrow(), *token, (&mut digest, logits.as_mut_slice()))?;
+            digests.push(Digest::token(&header, &state, digest)?);
+        }
+        Ok((digests, logits))
+    }
+}
+
+/// Makes the CRC of the header right again after a field of it was changed.
+pub fn repair_header(bytes: &mut [u8]) {
+    let end = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
+    bytes[12..16].fill(0);
+    let crc = CRC.checksum(&bytes[..end.min(bytes.len())]);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Bytes that look like text, the same every time.
+pub fn text(len: usize, seed: u32) -> Vec<u32> {
+    let mut x = seed | 1;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        x
+    };
+    (0..len).map(|_| 32 + next() % 95).collect()
+}

@@ -1,0 +1,132 @@
+//! Real checkpoints: logits that others computed, and one result however it is computed.
+
+use std::{fs, path::Path};
+
+use rwkv_core::{Digest, Image};
+use rwkv_host::{
+    convert::Weights,
+    prefill::{digests, prefill},
+};
+use rwkv_tests::{Memory, image, shared, shipped, text};
+
+fn floats(path: &Path) -> Vec<f32> {
+    let bytes = fs::read(path).expect("expected logits are readable");
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |m, (a, b)| if (a - b).abs() > m { (a - b).abs() } else { m })
+}
+
+const CASES: [(&str, &str); 3] = [
+    ("tiny-rwkv-4v0-660K.pth", "expected-logits-4v0-660K.bin"),
+    ("tiny-rwkv-7v0-834K.pth", "expected-logits-7v0-834K.bin"),
+    ("tiny-rwkv-7v0-834K-FP32.bin", "expected-logits-7v0-834K.bin"),
+];
+
+#[test]
+fn f32_images_give_the_expected_logits() {
+    for (checkpoint, expected) in CASES {
+        let (Some(checkpoint), Some(expected)) = (shared(checkpoint), shared(expected)) else {
+            continue;
+        };
+        let expected = floats(&expected);
+        let file = image(&checkpoint, Weights::F32);
+        let image = file.open().expect("it opens");
+        let prompt = b"\"in".map(u32::from);
+
+        let (_, stepped) = Memory::new(&image).step(&image, &prompt).expect("it steps");
+        let difference = largest_difference(&stepped, &expected);
+        println!("{}: {difference:e}", checkpoint.display());
+        assert!(difference <= 1e-5, "{}: {difference:e}", checkpoint.display());
+
+        let mut logits = vec![0.0; expected.len()];
+        let mut memory = Memory::new(&image);
+        prefill(&image, memory.state(&image), &prompt, &mut [logits.as_mut_slice()])
+            .expect("it prefills");
+        assert_eq!(logits, stepped);
+    }
+}
+
+#[test]
+fn int8_images_stay_close() {
+    // Bounds from the arithmetic: half a step of 127 per weight, averaged over 64 to 128 inputs.
+    for (checkpoint, expected) in CASES {
+        let (Some(checkpoint), Some(expected)) = (shared(checkpoint), shared(expected)) else {
+            continue;
+        };
+        let file = image(&checkpoint, Weights::Int8);
+        let image = file.open().expect("it opens");
+        let prompt = b"\"in".map(u32::from);
+        let (_, logits) = Memory::new(&image).step(&image, &prompt).expect("it steps");
+        let difference = largest_difference(&logits, &floats(&expected));
+        println!("{}: {difference:e}", checkpoint.display());
+        assert!(difference <= 0.1, "{}: {difference:e}", checkpoint.display());
+    }
+}
+
+#[test]
+fn containers_of_the_same_weights_give_the_same_image() {
+    let (Some(pth), Some(bin)) =
+        (shared("tiny-rwkv-7v0-834K.pth"), shared("tiny-rwkv-7v0-834K-FP32.bin"))
+    else {
+        return;
+    };
+    for weights in [Weights::F32, Weights::Int8] {
+        assert!(image(&pth, weights).bytes() == image(&bin, weights).bytes());
+    }
+}
+
+/// Every split of a prompt between steps and sequences gives the bits of steps alone.
+fn sequence_equals_step(image: &Image<'_>, prompt: &[u32]) {
+    let (expected, _) = Memory::new(image).step(image, prompt).expect("it steps");
+    for pieces in [vec![prompt.len()], vec![1, 2, 15, 16, 17], vec![300], vec![7; 9]] {
+        let mut memory = Memory::new(image);
+        let mut found: Vec<Digest> = Vec::new();
+        for piece in pieces {
+            let end = (found.len() + piece).min(prompt.len());
+            let tokens = &prompt[found.len()..end];
+            found.extend(digests(image, memory.state(image), tokens).expect("it prefills"));
+        }
+        let rest = &prompt[found.len()..];
+        found.extend(memory.step(image, rest).expect("it steps").0);
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn sequence_executor_gives_the_bits_of_the_step_executor() {
+    let prompt = text(400, 1);
+    for model in ["tunes-v4", "tunes-v7"] {
+        for weights in [Weights::F32, Weights::Int8] {
+            let file = image(&shipped(model), weights);
+            sequence_equals_step(&file.open().expect("it opens"), &prompt);
+        }
+    }
+}
+
+#[test]
+fn a_state_that_failed_refuses_to_step() {
+    let file = image(&shipped("tunes-v4"), Weights::F32);
+    let image = file.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    memory.state(&image).layer_mut(&image.header().dims, 0)[1][0] = f32::NAN;
+    let token = [65];
+    assert_eq!(memory.step(&image, &token).unwrap_err(), rwkv_core::Error::NonFinite);
+    assert_eq!(memory.step(&image, &token).unwrap_err(), rwkv_core::Error::BrokenState);
+    memory.state(&image).reset(image.header());
+    let (digests, _) = memory.step(&image, &token).expect("it steps again");
+    assert_eq!(digests, Memory::new(&image).step(&image, &token).expect("it steps").0);
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_leaves_the_state_alone() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    let wrong = rwkv_core::Error::Token { token: 256, vocab: 256 };
+    assert_eq!(memory.step(&image, &[256]).unwrap_err(), wrong);
+    let (digests, _) = memory.step(&image, &[65]).expect("it steps");
+    assert_eq!(digests, Memory::new(&image).step(&image, &[65]).expect("it steps").0);
+}

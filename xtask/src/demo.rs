@@ -1,0 +1,73 @@
+//! `cargo xtask demo`.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{job, root, setup};
+
+/// The model that the demo runs.
+pub(crate) const DEFAULT_MODEL: &str = "tunes-v4";
+/// The board that the demo runs it on.
+pub(crate) const BOARD: &str = "mps2-an386";
+
+/// Let the emulated Cortex-M4 write a tune, and prove every bit of it
+#[derive(Debug, Parser)]
+pub(crate) struct Demo {
+    /// A folder of models/
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Tokens to write
+    #[arg(short = 'n', default_value_t = 400)]
+    count: usize,
+    /// Another seed, another tune
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+impl Demo {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        setup::rust()?;
+        let device = if setup::qemu() {
+            format!("qemu:{BOARD}")
+        } else {
+            eprintln!(
+                "going on with the simulated device, which runs the same agent in this process"
+            );
+            "sim".to_owned()
+        };
+        let image = image(&self.model, "int8")?;
+        let prompt = root().join("models").join(&self.model).join("prompt.txt");
+        eprintln!("{} on {device}:\n", self.model);
+        let mut validate = rwkv()?;
+        validate.arg("validate").arg(image).args(["--device", &device, "--stream"]);
+        validate.arg("--prompt-file").arg(prompt);
+        validate.args(["-n", &self.count.to_string(), "--seed", &self.seed.to_string()]);
+        validate.args(["--temperature", "0.8", "--top-k", "40"]);
+        job::run(&mut validate)
+    }
+}
+
+/// The tool, built.
+pub(crate) fn rwkv() -> anyhow::Result<Command> {
+    let mut build = job::cargo(".");
+    build.args(["build", "--quiet", "--release", "--package", "rwkv-host"]);
+    eprintln!("building: {}", job::shown(&build));
+    job::run(&mut build)?;
+    let mut command = Command::new(root().join("target/release/rwkv"));
+    command.current_dir(root());
+    Ok(command)
+}
+
+/// The image of a shipped model, made anew.
+pub(crate) fn image(model: &str, weights: &str) -> anyhow::Result<PathBuf> {
+    let checkpoint = root().join("models").join(model).join(format!("{model}.safetensors"));
+    let dir = root().join("target/demo");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let image = dir.join(format!("{model}-{weights}.rwkv"));
+    let mut convert = rwkv()?;
+    convert.arg("convert").arg(checkpoint).arg("-o").arg(&image).args(["--weights", weights]);
+    job::run(&mut convert)?;
+    Ok(image)
+}

@@ -1,0 +1,47 @@
+//! The project's jobs.
+
+mod demo;
+mod figures;
+mod job;
+mod setup;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+/// The project's jobs; each sets up what it needs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Job {
+    /// Let the emulated Cortex-M4 write a tune, and prove every bit of it
+    Demo(demo::Demo),
+    /// Run everything that CI runs
+    Test,
+    /// Check formatting and lints of all workspaces
+    Lint,
+    /// Measure every shipped model on the emulated board and write the table in the README
+    Figures,
+}
+
+fn main() -> ExitCode {
+    let result = match Job::parse() {
+        Job::Demo(demo) => demo.run(),
+        Job::Test => test::run(),
+        Job::Lint => test::lint_only(),
+        Job::Figures => figures::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask test`: what CI runs, step by step; failures are collected and shown at the end.
+
+use std::time::Instant;
+
+use crate::{demo::Demo, job, setup};
+use clap::Parser;
+
+/// The packages outside the root workspace.
+const BOARDS: [&str; 1] = ["rwkv-embedded/boards/mps2-an386"];
+
+type Step = (String, Box<dyn Fn() -> anyhow::Result<()>>);
+
+fn step(name: impl Into<String>, run: impl Fn() -> anyhow::Result<()> + 'static) -> Step {
+    (name.into(), Box::new(run))
+}
+
+fn cargo(dir: &'static str, args: &'static [&'static str]) -> Step {
+    let place = if dir == "." { String::new() } else { format!(" in {dir}") };
+    step(format!("cargo {}{place}", args.join(" ")), move || job::run(job::cargo(dir).args(args)))
+}
+
+fn lints() -> Vec<Step> {
+    let mut steps = vec![
+        cargo(".", &["fmt", "--all", "--check"]),
+        cargo(".", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    ];
+    for board in BOARDS {
+        steps.push(cargo(board, &["fmt", "--check"]));
+        steps.push(cargo(board, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
+    }
+    steps.push(step("cargo doc", || {
+        let mut doc = job::cargo(".");
+        doc.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+        job::run(&mut doc)
+    }));
+    steps
+}
+
+/// Runs formatting and lints.
+pub(crate) fn lint_only() -> anyhow::Result<()> {
+    setup::rust()?;
+    all(lints())
+}
+
+/// Runs everything.
+pub(crate) fn run() -> anyhow::Result<()> {
+    setup::rust()?;
+    setup::qemu();
+    let mut steps = lints();
+    for target in setup::TARGETS {
+        steps.push(step(format!("rwkv-core and rwkv-embedded for {target}"), move || {
+            let mut build = job::cargo(".");
+            build.args(["build", "--quiet", "--release", "--target", target]);
+            build.args(["--package", "rwkv-core", "--package", "rwkv-embedded"]);
+            job::run(&mut build)
+        }));
+    }
+    for board in BOARDS {
+        steps.push(cargo(board, &["build", "--quiet", "--release"]));
+    }
+    steps.push(cargo(".", &["test", "--workspace", "--no-fail-fast"]));
+    steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
+    all(steps)
+}
+
+fn all(steps: Vec<Step>) -> anyhow::Result<()> {
+    let mut failed = Vec::new();
+    let total = steps.len();
+    for (name, run) in steps {
+        println!("== {name}");
+        let start = Instant::now();
+        match run() {
+            Ok(()) => println!("   ok, {:.0} s", start.elapsed().as_secs_f64()),
+            Err(error) => {
+                println!("   FAILED: {error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    println!("steps: {} passed, {} failed", total - failed.len(), failed.len());
+    anyhow::ensure!(failed.is_empty(), "{} of {total} steps failed", failed.len());
+    Ok(())
+}
