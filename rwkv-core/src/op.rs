@@ -346,10 +346,9 @@ mod tests {
         let mut after = [[0f64; N]; N];
         for i in 0..N {
             let sa = -(0..N).map(|j| official(&before, i, j) * kk[j]).sum::<f64>();
-            for j in 0..N {
-                after[i][j] =
-                    official(&before, i, j) * d(w[j]) + sa * kk[j] * d(a0[j]) + d(v[i]) * k[j];
-                y[i] += after[i][j] * d(r0[j]);
+            for (j, new) in after[i].iter_mut().enumerate() {
+                *new = official(&before, i, j) * d(w[j]) + sa * kk[j] * d(a0[j]) + d(v[i]) * k[j];
+                y[i] += *new * d(r0[j]);
             }
         }
         let mean = y.iter().sum::<f64>() / N as f64;
@@ -373,8 +372,8 @@ mod tests {
             let normed = (y[i] - mean) / (var + 64e-5).sqrt() * d(weight[i]) + d(bias[i]);
             let expected = (normed + bonus * d(v[i])) * d(g[i]);
             assert!((d(r[i]) - expected).abs() < 2e-5, "{i}: {} {expected}", r[i]);
-            for j in 0..N {
-                assert!((official(&state, i, j) - after[i][j]).abs() < 2e-6);
+            for (j, after) in after[i].iter().enumerate() {
+                assert!((official(&state, i, j) - after).abs() < 2e-6);
             }
         }
     }
