@@ -1,0 +1,292 @@
+//! The agent: runs whatever image lies in the board's flash and reports what it computes.
+//!
+//! One binary per board serves every image that fits: the state and the scratch share an arena of
+//! the board's size. The host speaks [`protocol`] in frames of [`frame`] over any serial
+//! transport. A board without a usable image still answers, and says what is wrong with it.
+//!
+//! Every frame is answered: damaged, too long, empty or unknown ones by one
+//! [`AgentError::Frame`]. A host that does not know where it stands sends a zero byte and reads
+//! until it sees that reply.
+
+pub mod frame;
+pub mod protocol;
+
+use embedded_io::{Read, Write};
+use rwkv_core::{
+    Digest, Error, Header, Image, ImageError, Model, StateView,
+    sampler::{Sampler, SamplerConfig},
+    stream::InPlace,
+};
+
+use frame::{Decoder, encode};
+use protocol::{
+    AgentError, ImageInfo, Info, MAX_FRAME, Memory, PROTOCOL_VERSION, Reply, Request, Tick, Token,
+};
+
+/// Bytes taken from the transport at once, at most.
+const CHUNK: usize = 64;
+
+/// What the agent asks of the board that it runs on.
+pub trait Board {
+    /// The name of the board, such as `mps2-an386`, of 24 bytes at most.
+    const NAME: &'static str;
+    /// The name of its core, such as `Cortex-M4F`, of 24 bytes at most.
+    const CORE: &'static str;
+
+    /// The time, in ticks; it counts up and wraps around.
+    fn now(&mut self) -> u32;
+
+    /// What a tick is.
+    fn tick(&self) -> Tick;
+
+    /// The most stack, in bytes, that was in use since boot.
+    fn stack_used(&self) -> u32;
+
+    /// Static variables in bytes, the agent's arena left out.
+    fn statics(&self) -> u32;
+
+    /// Flash in bytes that the firmware fills, the image left out.
+    fn firmware(&self) -> u32;
+}
+
+/// Why [`Agent::run`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum End {
+    /// The host asked for it.
+    Halted,
+    /// The transport reached its end.
+    Closed,
+}
+
+/// A board, the image in its flash, and the memory to run it.
+#[derive(Debug)]
+pub struct Agent<'a, B> {
+    board: B,
+    flash: &'a [u8],
+    image: Result<ImageInfo, ImageError>,
+    session: Result<Session<'a>, AgentError>,
+}
+
+impl<'a, B: Board> Agent<'a, B> {
+    /// Checks the image at the start of `flash` and puts state and scratch into `arena`.
+    ///
+    /// What goes wrong here is told to the host when it asks.
+    pub fn new(board: B, flash: &'a [u8], arena: &'a mut [f32]) -> Self {
+        match Image::open_prefix(flash) {
+            Ok(image) => Self::checked(board, &image, flash, arena),
+            Err(error) => {
+                let session = Err(AgentError::Model(error.into()));
+                Self { board, flash, image: Err(error), session }
+            }
+        }
+    }
+
+    /// Runs from `flash` without checking it: it held `image` when that was checked. A flash that
+    /// has changed since is what a simulated device shows with this.
+    pub fn checked(board: B, image: &Image<'_>, flash: &'a [u8], arena: &'a mut [f32]) -> Self {
+        let session = match bytemuck::try_cast_slice(flash) {
+            Ok(words) => Session::new(*image.header(), words, arena),
+            Err(_) => Err(AgentError::Model(ImageError::Misaligned.into())),
+        };
+        Self { board, flash, image: Ok(ImageInfo::of(image)), session }
+    }
+
+    /// The image, or why there is none.
+    ///
+    /// # Errors
+    /// What [`Image::open_prefix`] found.
+    pub const fn image(&self) -> Result<ImageInfo, ImageError> {
+        self.image
+    }
+
+    /// Answers requests until the host asks to halt or the transport ends.
+    ///
+    /// # Errors
+    /// Those of the transport.
+    pub fn run<T: Read + Write>(&mut self, mut transport: T) -> Result<End, T::Error> {
+        let mut decoder = Decoder::new();
+        let mut chunk = [0; CHUNK];
+        loop {
+            let received = transport.read(&mut chunk)?;
+            if received == 0 {
+                return Ok(End::Closed);
+            }
+            for byte in chunk.iter().take(received) {
+                match decoder.push(*byte) {
+                    None => {}
+                    Some(Err(_)) => send(&mut transport, &Reply::Error(AgentError::Frame))?,
+                    Some(Ok(Request::Halt)) => {
+                        send(&mut transport, &Reply::Done)?;
+                        return Ok(End::Halted);
+                    }
+                    Some(Ok(request)) => {
+                        let last = match self.answer(request, &mut transport)? {
+                            Ok(reply) => reply,
+                            Err(error) => Reply::Error(error),
+                        };
+                        send(&mut transport, &last)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what the host asks, sends the tokens, and returns the last reply.
+    fn answer<T: Write>(
+        &mut self,
+        request: Request,
+        transport: &mut T,
+    ) -> Result<Result<Reply, AgentError>, T::Error> {
+        #[cfg(feature = "defmt")]
+        defmt::debug!("{}", request);
+        if matches!(request, Request::Info) {
+            return Ok(Ok(Reply::Info(self.info())));
+        }
+        let session = match &mut self.session {
+            Ok(session) => session,
+            Err(error) => return Ok(Err(*error)),
+        };
+        let board = &mut self.board;
+        let result = match request {
+            Request::Info | Request::Halt => Ok(()),
+            Request::Reset(config) => session.reset(config),
+            Request::Feed(tokens) => {
+                return feed(session, board, transport, tokens.iter().map(|token| Some(*token)));
+            }
+            Request::Generate { count } => {
+                return feed(session, board, transport, (0..count).map(|_| None));
+            }
+            Request::Memory => {
+                let (stack, statics) = (board.stack_used(), board.statics());
+                let header = session.model.header();
+                let state = bytes(header.state_words());
+                let scratch = bytes(header.scratch_words as usize);
+                return Ok(Ok(Reply::Memory(Memory {
+                    state,
+                    scratch,
+                    stack,
+                    statics,
+                    heap: 0,
+                    flash: board.firmware(),
+                })));
+            }
+            Request::Verify => verify(self.flash, self.image),
+        };
+        Ok(result.map(|()| Reply::Done))
+    }
+
+    fn info(&self) -> Info {
+        const { assert!(B::NAME.len() <= 24 && B::CORE.len() <= 24, "a name is too long") };
+        Info {
+            protocol: PROTOCOL_VERSION,
+            board: B::NAME.try_into().unwrap_or_default(),
+            core: B::CORE.try_into().unwrap_or_default(),
+            tick: self.board.tick(),
+            image: self.image.map_err(Error::Image),
+        }
+    }
+}
+
+/// A model that runs, its state, and what chooses the next token.
+#[derive(Debug)]
+struct Session<'a> {
+    model: Model<'a, InPlace<'a>>,
+    state: &'a mut [f32],
+    broken: bool,
+    sampler: Sampler,
+    /// What the sampler chose to follow the last token.
+    next: Option<u32>,
+}
+
+impl<'a> Session<'a> {
+    fn new(header: Header, words: &'a [u32], arena: &'a mut [f32]) -> Result<Self, AgentError> {
+        let needed = header.state_words().saturating_add(header.scratch_words as usize);
+        let small = AgentError::Arena { needed: bytes(needed), given: bytes(arena.len()) };
+        if arena.len() < needed {
+            return Err(small);
+        }
+        let (state, scratch) = arena.split_at_mut_checked(header.state_words()).ok_or(small)?;
+        let model = Model::new(header, InPlace::new(words), scratch);
+        let model = model.map_err(AgentError::Model)?;
+        let sampler = Sampler::new(SamplerConfig::GREEDY).map_err(|_| AgentError::Sampler)?;
+        let mut session = Self { model, state, broken: false, sampler, next: None };
+        session.reset(SamplerConfig::GREEDY)?;
+        Ok(session)
+    }
+
+    /// Back to before the first token; untouched if the sampler's settings are out of range.
+    fn reset(&mut self, config: SamplerConfig) -> Result<(), AgentError> {
+        self.sampler = Sampler::new(config).map_err(|_| AgentError::Sampler)?;
+        let header = self.model.header();
+        let state = StateView::over(header, self.state, &mut self.broken);
+        state.map_err(AgentError::Model)?.reset(header);
+        self.next = None;
+        Ok(())
+    }
+
+    /// Reads a token, or for `None` the one that the sampler chose.
+    fn step(&mut self, token: Option<u32>, board: &mut impl Board) -> Result<Token, AgentError> {
+        let token = token.or(self.next).ok_or(AgentError::NothingRead)?;
+        let header: Header = *self.model.header();
+        let state = StateView::over(&header, self.state, &mut self.broken);
+        let mut state = state.map_err(AgentError::Model)?;
+        let mut logits = Digest::default();
+
+        let start = board.now();
+        self.sampler.begin();
+        self.model
+            .step(state.reborrow(), token, (&mut logits, &mut self.sampler))
+            .map_err(AgentError::Model)?;
+        let next = self.sampler.finish().map_err(|_| AgentError::Sampler)?;
+        let ticks = board.now().wrapping_sub(start);
+
+        self.next = Some(next);
+        let digest = Digest::token(&header, &state, logits).map_err(AgentError::Model)?;
+        Ok(Token { token, next, digest, ticks })
+    }
+}
+
+/// Reads tokens and sends what each one gave, up to the first that fails.
+fn feed<T: Write>(
+    session: &mut Session<'_>,
+    board: &mut impl Board,
+    transport: &mut T,
+    tokens: impl Iterator<Item = Option<u32>>,
+) -> Result<Result<Reply, AgentError>, T::Error> {
+    for token in tokens {
+        match session.step(token, board) {
+            Ok(token) => send(transport, &Reply::Token(token))?,
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(Reply::Done))
+}
+
+/// Checks the flash again: it still holds the image that was found at boot.
+fn verify(flash: &[u8], image: Result<ImageInfo, ImageError>) -> Result<(), AgentError> {
+    let now = Image::open_prefix(flash).map_err(|error| AgentError::Model(error.into()))?;
+    if Ok(ImageInfo::of(&now)) == image {
+        Ok(())
+    } else {
+        Err(AgentError::Model(ImageError::HeaderChecksum.into()))
+    }
+}
+
+fn send<T: Write>(transport: &mut T, reply: &Reply) -> Result<(), T::Error> {
+    let mut buffer = [0; MAX_FRAME];
+    // No reply is longer than a frame: see the tests.
+    if let Ok(frame) = encode(reply, &mut buffer) {
+        transport.write_all(frame)?;
+        transport.flush()?;
+    }
+    Ok(())
+}
+
+/// The size of so many words, as it travels.
+fn bytes(words: usize) -> u32 {
+    u32::try_from(words.saturating_mul(4)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

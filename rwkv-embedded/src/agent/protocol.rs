@@ -1,0 +1,161 @@
+//! What host and agent say to each other.
+//!
+//! A message is [postcard](https://postcard.jamesmunns.com/wire-format), followed by the CRC-32
+//! (ISO-HDLC) of its bytes, little-endian, in one COBS frame that ends with a zero byte. The host
+//! asks, the agent answers with one or more replies; only the last of them is not
+//! [`Reply::Token`].
+
+use rwkv_core::{Digest, Error, image::Version, sampler::SamplerConfig};
+use serde::{Deserialize, Serialize};
+
+/// Goes up with every change of the messages.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Tokens in one [`Request::Feed`], at most.
+pub const MAX_FEED: usize = 64;
+
+/// Bytes of the longest frame, its final zero included.
+pub const MAX_FRAME: usize = 384;
+
+/// What the host asks. It waits for the last reply before it asks again: an agent that computes
+/// does not listen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[expect(clippy::large_enum_variant, reason = "there is no heap to put a feed into")]
+pub enum Request {
+    /// Who are you? Answered by [`Reply::Info`].
+    Info,
+    /// Back to the state before the first token, with this sampler. Answered by [`Reply::Done`].
+    Reset(SamplerConfig),
+    /// Read these tokens. Answered by a [`Reply::Token`] each, then [`Reply::Done`].
+    Feed(heapless::Vec<u32, MAX_FEED>),
+    /// Read the token that the sampler chose, `count` times over. Answered as a feed.
+    Generate {
+        /// How many tokens.
+        count: u32,
+    },
+    /// How much memory is in use? Answered by [`Reply::Memory`].
+    Memory,
+    /// Check the image again. Answered by [`Reply::Done`] or the error.
+    Verify,
+    /// Leave the agent: an emulated board ends. Answered by [`Reply::Done`].
+    Halt,
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Reply {
+    /// Who the agent is and what it runs.
+    Info(Info),
+    /// A token was computed.
+    Token(Token),
+    /// The memory in use.
+    Memory(Memory),
+    /// The request is done.
+    Done,
+    /// The request failed.
+    Error(AgentError),
+}
+
+/// Who the agent is and what it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Info {
+    /// [`PROTOCOL_VERSION`].
+    pub protocol: u16,
+    /// The board, such as `mps2-an386`.
+    pub board: heapless::String<24>,
+    /// The core, such as `Cortex-M4F`.
+    pub core: heapless::String<24>,
+    /// What a tick of [`Token::ticks`] is.
+    pub tick: Tick,
+    /// The image, or why there is none.
+    pub image: Result<ImageInfo, Error>,
+}
+
+/// What a tick counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Tick {
+    /// So many instructions of an emulated core (an emulator counts instructions, not cycles).
+    Instructions(u32),
+    /// So many nanoseconds.
+    Nanoseconds(u32),
+}
+
+/// The image that an agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ImageInfo {
+    /// The code of its RWKV version, as in the header.
+    pub version: u8,
+    /// CRC-32 of its whole header, which covers the CRCs of all sections: the image's identity.
+    pub identity: u32,
+    /// Tokens in its vocabulary.
+    pub vocab: u32,
+}
+
+impl ImageInfo {
+    /// What an image says of itself.
+    pub fn of(image: &rwkv_core::Image<'_>) -> Self {
+        let header = image.header();
+        let version: Version = header.version;
+        Self { version: version as u8, identity: image.identity(), vocab: header.dims.vocab }
+    }
+}
+
+/// One computed token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Token {
+    /// The token that was read.
+    pub token: u32,
+    /// The token that the sampler chose to follow it.
+    pub next: u32,
+    /// Digest of the whole state and of all logits after it.
+    pub digest: Digest,
+    /// Ticks that it took, the digest of the state left out.
+    pub ticks: u32,
+}
+
+/// Memory in use, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Memory {
+    /// The model's state.
+    pub state: u32,
+    /// The scratch of a token.
+    pub scratch: u32,
+    /// The most stack that was in use since boot.
+    pub stack: u32,
+    /// Static variables, state and scratch left out.
+    pub statics: u32,
+    /// Heap: a product that links the library has none.
+    pub heap: u32,
+    /// Flash that the firmware fills, the image left out.
+    pub flash: u32,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The model or its image: see there.
+    Model(Error),
+    /// The frame was damaged, too long, empty, or not a request. Whatever was sent, one such reply
+    /// at most answers each zero byte.
+    Frame,
+    /// [`Request::Generate`] needs a token to have been read before.
+    NothingRead,
+    /// The sampler's settings are out of range.
+    Sampler,
+    /// The board's arena has too little room for this image, in bytes.
+    Arena {
+        /// Bytes that the image needs.
+        needed: u32,
+        /// Bytes that the board gives.
+        given: u32,
+    },
+}

@@ -1,0 +1,260 @@
+//! The agent over a transport in memory. Boards without an image are enough for the protocol;
+//! what is computed is tested with real images, end to end.
+
+use core::convert::Infallible;
+use std::{string::String, vec, vec::Vec};
+
+use embedded_io::ErrorType;
+use proptest::prelude::*;
+use rwkv_core::sampler::Xoshiro128StarStar;
+
+use super::{frame::FrameError, protocol::MAX_FEED, *};
+
+struct Bench;
+
+impl Board for Bench {
+    const NAME: &'static str = "bench";
+    const CORE: &'static str = "none";
+
+    fn now(&mut self) -> u32 {
+        0
+    }
+
+    fn tick(&self) -> Tick {
+        Tick::Nanoseconds(1)
+    }
+
+    fn stack_used(&self) -> u32 {
+        0
+    }
+
+    fn firmware(&self) -> u32 {
+        0
+    }
+
+    fn statics(&self) -> u32 {
+        0
+    }
+}
+
+/// Gives its input in pieces of `piece` bytes, then ends; keeps what is written.
+struct Wire<'a> {
+    input: &'a [u8],
+    piece: usize,
+    output: Vec<u8>,
+}
+
+impl ErrorType for Wire<'_> {
+    type Error = Infallible;
+}
+
+impl Read for Wire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        let len = self.piece.min(buffer.len()).min(self.input.len());
+        let (now, later) = self.input.split_at(len);
+        buffer[..len].copy_from_slice(now);
+        self.input = later;
+        Ok(len)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
+        self.output.extend_from_slice(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+/// Sends bytes to an agent with this flash; returns how it ended and its replies.
+fn talk(flash: &[u8], input: &[u8], piece: usize) -> (End, Vec<Reply>) {
+    let mut arena = [0.0; 16];
+    let mut wire = Wire { input, piece, output: Vec::new() };
+    let end = Agent::new(Bench, flash, &mut arena).run(&mut wire).unwrap();
+    let mut decoder = Decoder::new();
+    let replies = wire.output.iter().filter_map(|byte| decoder.push(*byte));
+    (end, replies.collect::<Result<_, _>>().unwrap())
+}
+
+fn frame(request: &Request) -> Vec<u8> {
+    let mut buffer = [0; MAX_FRAME];
+    encode(request, &mut buffer).unwrap().to_vec()
+}
+
+fn info(error: ImageError) -> Reply {
+    Reply::Info(Info {
+        protocol: PROTOCOL_VERSION,
+        board: "bench".try_into().unwrap(),
+        core: "none".try_into().unwrap(),
+        tick: Tick::Nanoseconds(1),
+        image: Err(error.into()),
+    })
+}
+
+const ERASED: [u8; 256] = [0xFF; 256];
+
+#[test]
+fn without_an_image_it_answers_and_halts() {
+    let requests = [
+        Request::Info,
+        Request::Reset(SamplerConfig::GREEDY),
+        Request::Feed([1, 2, 3].as_slice().try_into().unwrap()),
+        Request::Generate { count: u32::MAX },
+        Request::Memory,
+        Request::Verify,
+        Request::Halt,
+    ];
+    let input: Vec<u8> = requests.iter().flat_map(frame).collect();
+    let bad = Reply::Error(AgentError::Model(ImageError::Magic.into()));
+    let mut expected = vec![info(ImageError::Magic)];
+    expected.resize(6, bad);
+    expected.push(Reply::Done);
+    assert_eq!(talk(&ERASED, &input, 64), (End::Halted, expected));
+}
+
+#[test]
+fn an_empty_flash_is_reported() {
+    let (end, replies) = talk(&[], &frame(&Request::Info), 64);
+    assert_eq!(end, End::Closed);
+    assert!(
+        matches!(&replies[..], [Reply::Info(info)]
+            if matches!(info.image, Err(Error::Image(ImageError::Truncated { .. })))),
+        "{replies:?}"
+    );
+}
+
+#[test]
+fn frames_may_come_in_any_pieces() {
+    let input = [frame(&Request::Info), frame(&Request::Halt)].concat();
+    for piece in 1..=input.len() {
+        let (end, replies) = talk(&ERASED, &input, piece);
+        assert_eq!((end, replies.len()), (End::Halted, 2), "pieces of {piece} bytes");
+    }
+}
+
+#[test]
+fn every_frame_is_answered_once_and_the_next_one_is_in_step() {
+    let mut damaged = frame(&Request::Info);
+    damaged[1] ^= 0x40;
+    let mut unknown = [0; MAX_FRAME];
+    let unknown = encode(&[0x7F_u8], &mut unknown).unwrap();
+    let mut longer = [0; MAX_FRAME];
+    let longer = encode(&(0_u8, 0_u8), &mut longer).unwrap();
+    let whole = frame(&Request::Memory);
+    let mut cut = whole[..whole.len() - 3].to_vec();
+    cut.push(0);
+    let mut oversize = vec![1; 5 * MAX_FRAME];
+    oversize.push(0);
+    for bad in [&[0][..], &damaged, unknown, longer, &cut, &oversize] {
+        let input = [bad, &frame(&Request::Info)].concat();
+        let expected = vec![Reply::Error(AgentError::Frame), info(ImageError::Magic)];
+        assert_eq!(talk(&ERASED, &input, 64), (End::Closed, expected), "{bad:?}");
+    }
+}
+
+#[test]
+fn ten_thousand_random_frames_leave_it_in_order() {
+    let mut rng = Xoshiro128StarStar::from_seed(7);
+    let mut below = |limit: f32| (rng.next_unit() * limit) as usize;
+    let mut input = Vec::new();
+    for _ in 0..10_000 {
+        for _ in 0..below(40.0) {
+            input.push(1 + below(255.0) as u8);
+        }
+        input.push(0);
+    }
+    input.extend(frame(&Request::Info));
+    input.extend(frame(&Request::Halt));
+    let (end, replies) = talk(&ERASED, &input, 61);
+    assert_eq!((end, replies.len()), (End::Halted, 10_002));
+    let (noise, normal) = replies.split_at(10_000);
+    assert!(noise.iter().all(|reply| *reply == Reply::Error(AgentError::Frame)));
+    assert_eq!(normal, [info(ImageError::Magic), Reply::Done]);
+}
+
+#[test]
+fn the_longest_messages_fit_a_frame() {
+    let feed = Request::Feed([u32::MAX; MAX_FEED].as_slice().try_into().unwrap());
+    assert!(frame(&feed).len() <= MAX_FRAME);
+    let name: String = core::iter::repeat_n('x', 24).collect();
+    let image = ImageInfo { version: u8::MAX, identity: u32::MAX, vocab: u32::MAX };
+    let mut buffer = [0; MAX_FRAME];
+    let info = Info {
+        protocol: u16::MAX,
+        board: name.as_str().try_into().unwrap(),
+        core: name.as_str().try_into().unwrap(),
+        tick: Tick::Instructions(u32::MAX),
+        image: Ok(image),
+    };
+    encode(&Reply::Info(info), &mut buffer).unwrap();
+}
+
+#[test]
+fn a_short_buffer_is_an_error() {
+    let whole = frame(&Request::Feed([0, 1, 2, 3].as_slice().try_into().unwrap()));
+    for len in 0..whole.len() {
+        let mut buffer = vec![0; len];
+        let request = Request::Feed([0, 1, 2, 3].as_slice().try_into().unwrap());
+        assert_eq!(encode(&request, &mut buffer), Err(FrameError::TooLong), "{len} bytes");
+    }
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let feed = prop::collection::vec(any::<u32>(), 0..=MAX_FEED);
+    prop_oneof![
+        Just(Request::Info),
+        Just(Request::Memory),
+        Just(Request::Verify),
+        Just(Request::Halt),
+        any::<u32>().prop_map(|count| Request::Generate { count }),
+        feed.prop_map(|tokens| Request::Feed(tokens.as_slice().try_into().unwrap())),
+        (0.0..2.0_f32, 0..64_u16, 0.0..1.0_f32, any::<u64>()).prop_map(
+            |(temperature, top_k, top_p, seed)| {
+                Request::Reset(SamplerConfig { temperature, top_k, top_p, seed })
+            }
+        ),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_request_survives_the_wire(request in request(), noise: Vec<u8>) {
+        let mut decoder = Decoder::new();
+        for byte in noise.iter().chain(&[0]) {
+            let _ = decoder.push::<Request>(*byte);
+        }
+        let bytes = frame(&request);
+        let (end, start) = bytes.split_last().unwrap();
+        prop_assert!(start.iter().all(|byte| *byte != 0));
+        prop_assert!(start.iter().all(|byte| decoder.push::<Request>(*byte).is_none()));
+        prop_assert_eq!(decoder.push(*end), Some(Ok(request)));
+    }
+
+    #[test]
+    fn a_flipped_bit_never_passes(request in request(), at: prop::sample::Index, bit in 0..8) {
+        let mut bytes = frame(&request);
+        let at = at.index(bytes.len() - 1);
+        bytes[at] ^= 1_u8 << bit;
+        let mut decoder = Decoder::new();
+        let found = bytes.iter().filter_map(|byte| decoder.push::<Request>(*byte));
+        prop_assert!(found.into_iter().all(|found| found.is_err()));
+    }
+
+    #[test]
+    fn any_bytes_end_in_one_reply_per_zero(input: Vec<u8>) {
+        let (_, replies) = talk(&ERASED, &input, 7);
+        prop_assert_eq!(replies.len(), input.iter().filter(|byte| **byte == 0).count());
+    }
+
+    #[test]
+    fn any_flash_is_survived(flash: Vec<u8>) {
+        let mut aligned = vec![0_u32; flash.len().div_ceil(4)];
+        bytemuck::cast_slice_mut(&mut aligned)[..flash.len()].copy_from_slice(&flash);
+        let flash = &bytemuck::cast_slice(&aligned)[..flash.len()];
+        let (end, replies) = talk(flash, &frame(&Request::Info), 64);
+        prop_assert_eq!((end, replies.len()), (End::Closed, 1));
+    }
+}
