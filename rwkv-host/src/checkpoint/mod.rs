@@ -1,0 +1,173 @@
+//! Reads checkpoints of RWKV models: PyTorch zip files, safetensors and rwkv.cpp files.
+//!
+//! A [`Checkpoint`] lists its tensors under their official names and decodes them one at a time
+//! from a memory map, so that a checkpoint larger than the memory converts. Whatever a container
+//! does to a tensor (strides, shared storages, transposed or joined matrices) is expressed as a
+//! strided view of the file, which is checked when the file is opened: reading cannot fail then.
+//!
+//! Nothing in a file is trusted: no input causes a panic, executes code, or takes more memory than
+//! a constant times the file's length.
+
+mod error;
+mod map;
+mod opcode;
+mod pickle;
+mod rwkv_cpp;
+mod safetensors;
+mod tensor;
+mod torch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+pub use error::{CheckpointError, PickleError};
+pub use tensor::{Dtype, Entry, Tensor};
+
+use map::{File, Map};
+
+/// An open checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    map: Map,
+    container: Container,
+    index: Index,
+}
+
+/// How the values of `att.time_decay` are stored, relative to the raw values that training sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecayForm {
+    /// As trained.
+    Raw,
+    /// `-exp(raw)`: rwkv.cpp files of version 4.
+    NegExp,
+    /// `exp(-exp(raw))`: rwkv.cpp files of version 5. In such a file of version 5.0,
+    /// `att.time_first` is `exp(raw)`.
+    ExpNegExp,
+}
+
+/// The format of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// What `torch.save` writes since PyTorch 1.6.
+    TorchZip,
+    /// A single safetensors file.
+    Safetensors,
+    /// A `.bin` file of rwkv.cpp.
+    RwkvCpp,
+}
+
+impl Container {
+    /// Recognises a container by its first bytes.
+    fn recognise(bytes: &[u8]) -> Option<Self> {
+        if bytes.starts_with(torch::MAGIC) {
+            Some(Self::TorchZip)
+        } else if bytes.starts_with(rwkv_cpp::MAGIC) {
+            Some(Self::RwkvCpp)
+        } else if safetensors::recognise(bytes) {
+            Some(Self::Safetensors)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TorchZip => "PyTorch zip checkpoint",
+            Self::Safetensors => "safetensors file",
+            Self::RwkvCpp => "rwkv.cpp file",
+        })
+    }
+}
+
+/// What a container holds.
+#[derive(Debug)]
+struct Index {
+    entries: BTreeMap<String, Entry>,
+    /// Names of what cannot be a weight, and what it is instead.
+    skipped: BTreeMap<String, String>,
+    decay_form: DecayForm,
+}
+
+impl Index {
+    fn new(decay_form: DecayForm) -> Self {
+        Self { entries: BTreeMap::new(), skipped: BTreeMap::new(), decay_form }
+    }
+
+    fn read(file: File<'_>) -> Result<(Container, Self), CheckpointError> {
+        let Some(container) = Container::recognise(file.bytes) else {
+            return Err(if torch::is_legacy(file.bytes) {
+                file.unsupported(
+                    "the PyTorch format from before version 1.6 is",
+                    "the zip format",
+                    "load it in PyTorch 1.6 or later and save it again with `torch.save`",
+                )
+            } else {
+                let start = file.bytes.iter().copied().take(8).collect();
+                CheckpointError::Unrecognised { path: file.path.into(), start }
+            });
+        };
+        let index = match container {
+            Container::TorchZip => torch::index(file),
+            Container::Safetensors => safetensors::index(file),
+            Container::RwkvCpp => rwkv_cpp::index(file),
+        }?;
+        if index.entries.is_empty() {
+            return Err(CheckpointError::Empty { path: file.path.into(), container });
+        }
+        Ok((container, index))
+    }
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint and lists its tensors. The container is recognised by content, never by
+    /// the file's extension. The file must not change while it is open.
+    ///
+    /// # Errors
+    /// The file cannot be opened, belongs to no known container, is damaged, holds quantised
+    /// tensors, or holds no floating-point tensor at all.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let map = Map::open(path)?;
+        let (container, index) = Index::read(map.file())?;
+        Ok(Self { map, container, index })
+    }
+
+    /// The format of the file.
+    pub fn container(&self) -> Container {
+        self.container
+    }
+
+    /// How the values of `att.time_decay` are stored.
+    pub fn decay_form(&self) -> DecayForm {
+        self.index.decay_form
+    }
+
+    /// The tensors of 16- or 32-bit floats, by name.
+    pub fn entries(&self) -> &BTreeMap<String, Entry> {
+        &self.index.entries
+    }
+
+    /// Shape and type of a tensor, if there is one of this name.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.index.entries.get(name)
+    }
+
+    /// Decodes one tensor: row-major, in the official orientation.
+    ///
+    /// # Errors
+    /// No tensor has this name, or it does not hold floats of 16 or 32 bits.
+    pub fn read(&self, name: &str) -> Result<Tensor, CheckpointError> {
+        let file = self.map.file();
+        if let Some(entry) = self.get(name) {
+            return Ok(entry.read(file.bytes));
+        }
+        let (path, tensor) = (file.path.into(), name.into());
+        Err(match self.index.skipped.get(name) {
+            Some(found) => CheckpointError::NotWeights { path, tensor, found: found.clone() },
+            None => CheckpointError::Missing { path, tensor, count: self.index.entries.len() },
+        })
+    }
+}

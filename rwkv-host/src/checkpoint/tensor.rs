@@ -1,0 +1,237 @@
+//! Tensors as strided views of the file, checked once and decoded on demand.
+
+use std::{fmt, ops::Range};
+
+use half::{bf16, f16};
+
+use super::{CheckpointError, map::File};
+
+/// More dimensions than any weight has; bounds the recursion and what a shape may cost.
+pub(super) const MAX_RANK: usize = 8;
+
+/// How the values of a tensor are stored, always little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// The upper half of an IEEE binary32.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes per value.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+        })
+    }
+}
+
+/// A tensor in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Size along each dimension, outermost first, as in the official checkpoint, except that a
+    /// vector stored as `(1, 1, C)` has the shape `[C]`.
+    pub shape: Vec<usize>,
+    /// How the values are stored.
+    pub dtype: Dtype,
+    /// Distance in values between neighbours along each dimension.
+    strides: Vec<usize>,
+    /// Bytes of the file from the first value up to the end of the last.
+    span: Range<usize>,
+}
+
+/// The values of one tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Size along each dimension, outermost first.
+    pub shape: Vec<usize>,
+    /// The values, row-major and contiguous.
+    pub data: Vec<f32>,
+}
+
+/// Where a container says that a tensor lies.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) dtype: Dtype,
+    /// Bytes of the file that hold the values, those of other tensors perhaps included.
+    pub(super) storage: Range<usize>,
+    /// Index of the first value in the storage.
+    pub(super) offset: usize,
+    pub(super) shape: Vec<usize>,
+    pub(super) strides: Vec<usize>,
+}
+
+impl View {
+    /// A row-major view of a whole storage. Hostile shapes may saturate the strides, which
+    /// [`View::check`] then finds out of bounds.
+    pub(super) fn contiguous(dtype: Dtype, storage: Range<usize>, shape: Vec<usize>) -> Self {
+        let mut strides = vec![1; shape.len()];
+        for i in (1..shape.len()).rev() {
+            strides[i - 1] = shape[i].saturating_mul(strides[i]);
+        }
+        Self { dtype, storage, offset: 0, shape, strides }
+    }
+
+    /// Checks that every value lies within the storage and the storage within the file.
+    pub(super) fn check(mut self, file: File<'_>, name: &str) -> Result<Entry, CheckpointError> {
+        let Some(span) = self.span().filter(|span| span.end <= file.bytes.len()) else {
+            return Err(CheckpointError::Bounds {
+                path: file.path.into(),
+                tensor: name.into(),
+                available: self.available(),
+                shape: self.shape,
+                strides: self.strides,
+                offset: self.offset,
+            });
+        };
+        if let [1, 1, _] = self.shape[..] {
+            self.shape.drain(..2);
+            self.strides.drain(..2);
+        }
+        Ok(Entry { shape: self.shape, dtype: self.dtype, strides: self.strides, span })
+    }
+
+    fn available(&self) -> usize {
+        self.storage.len() / self.dtype.size()
+    }
+
+    /// The bytes from the first value up to the end of the last, if they lie within the storage.
+    fn span(&self) -> Option<Range<usize>> {
+        let rank = self.shape.len();
+        let count = self.shape.iter().try_fold(1, |count: usize, &n| count.checked_mul(n))?;
+        // Strides of zero could make more values than there are bytes.
+        if rank > MAX_RANK || rank != self.strides.len() || count > self.available() {
+            return None;
+        }
+        if count == 0 {
+            return Some(self.storage.start..self.storage.start);
+        }
+        let last =
+            self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (n, stride)| {
+                at.checked_add((n - 1).checked_mul(*stride)?)
+            })?;
+        if last >= self.available() {
+            return None;
+        }
+        let byte = |value: usize| self.storage.start + value * self.dtype.size();
+        Some(byte(self.offset)..byte(last + 1))
+    }
+}
+
+impl Entry {
+    /// Decodes the values. `bytes` is the file that the entry was checked against.
+    pub(super) fn read(&self, bytes: &[u8]) -> Tensor {
+        let bytes = &bytes[self.span.clone()];
+        let data = match self.dtype {
+            Dtype::F32 => self.decode(bytes, f32::from_le_bytes),
+            Dtype::F16 => self.decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
+            Dtype::Bf16 => self.decode(bytes, |value| bf16::from_le_bytes(value).to_f32()),
+        };
+        Tensor { shape: self.shape.clone(), data }
+    }
+
+    fn decode<const N: usize>(&self, bytes: &[u8], decode: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        let mut data = Vec::with_capacity(self.shape.iter().product());
+        let (values, _) = bytes.as_chunks();
+        gather(values, &self.shape, &self.strides, 0, &mut |value| data.push(decode(value)));
+        data
+    }
+}
+
+/// Visits the values of a view in row-major order.
+fn gather<T: Copy>(
+    values: &[T],
+    shape: &[usize],
+    strides: &[usize],
+    start: usize,
+    visit: &mut impl FnMut(T),
+) {
+    match (shape, strides) {
+        (&[n], &[stride]) => (0..n).for_each(|i| visit(values[start + i * stride])),
+        (&[n, ref shape @ ..], &[stride, ref strides @ ..]) => {
+            (0..n).for_each(|i| gather(values, shape, strides, start + i * stride, visit));
+        }
+        _ => visit(values[start]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn view(shape: &[usize], strides: &[usize], offset: usize) -> View {
+        let (shape, strides) = (shape.to_vec(), strides.to_vec());
+        View { dtype: Dtype::F32, storage: 4..28, offset, shape, strides }
+    }
+
+    fn read(view: View) -> Result<Tensor, CheckpointError> {
+        let bytes: Vec<u8> = (0..8).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let file = File { path: Path::new("memory"), bytes: &bytes };
+        Ok(view.check(file, "t")?.read(&bytes))
+    }
+
+    #[test]
+    fn views_are_read_row_major() {
+        for (shape, strides, offset, expected) in [
+            (&[2, 3][..], &[3, 1][..], 0, &[1., 2., 3., 4., 5., 6.][..]),
+            (&[3, 2], &[1, 3], 0, &[1., 4., 2., 5., 3., 6.]),
+            (&[2], &[2], 1, &[2., 4.]),
+            (&[], &[], 5, &[6.]),
+            (&[0, 3], &[usize::MAX, 1], 9, &[]),
+        ] {
+            let tensor = read(view(shape, strides, offset)).unwrap();
+            assert_eq!((&tensor.shape[..], &tensor.data[..]), (shape, expected));
+        }
+        assert_eq!(read(view(&[1, 1, 6], &[6, 6, 1], 0)).unwrap().shape, [6]);
+        assert_eq!(read(view(&[1, 6], &[6, 1], 0)).unwrap().shape, [1, 6]);
+    }
+
+    #[test]
+    fn views_beyond_their_storage_are_refused() {
+        for (shape, strides, offset) in [
+            (&[7][..], &[1][..], 0),
+            (&[6], &[1], 1),
+            (&[1], &[1], usize::MAX),
+            (&[2, 3], &[4, 1], 0),
+            (&[2, 2], &[usize::MAX, usize::MAX], 0),
+            (&[7], &[0], 0),
+            (&[usize::MAX, usize::MAX], &[0, 0], 0),
+            (&[2, 3], &[1], 0),
+            (&[1; 9], &[1; 9], 0),
+        ] {
+            let error = read(view(shape, strides, offset)).unwrap_err();
+            assert!(matches!(error, CheckpointError::Bounds { .. }), "{error}");
+        }
+        let beyond = View::contiguous(Dtype::F32, 28..36, vec![2]);
+        assert!(matches!(read(beyond), Err(CheckpointError::Bounds { available: 2, .. })));
+        let huge = View::contiguous(Dtype::F32, 0..32, vec![usize::MAX; 3]);
+        assert!(matches!(read(huge), Err(CheckpointError::Bounds { .. })));
+    }
+
+    #[test]
+    fn halves_widen_exactly() {
+        let bytes = [0x00, 0x3c, 0x01, 0x00, 0x80, 0xbf, 0x01, 0x00];
+        let file = File { path: Path::new("memory"), bytes: &bytes };
+        let read = |dtype, storage| {
+            View::contiguous(dtype, storage, vec![2]).check(file, "t").unwrap().read(&bytes).data
+        };
+        assert_eq!(read(Dtype::F16, 0..4), [1.0, 5.9604645e-8]);
+        assert_eq!(read(Dtype::Bf16, 4..8), [-1.0, f32::from_bits(0x1_0000)]);
+    }
+}

@@ -1,0 +1,82 @@
+//! `rwkv convert`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use crate::{
+    checkpoint::Checkpoint,
+    convert::{Options, Weights, convert},
+    file,
+};
+
+/// The tokenizers that an image can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TokenizerKind {
+    /// One token per byte; the vocabulary is 256.
+    Byte,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConvertArgs {
+    /// A torch `.pth`, a `.safetensors` or an rwkv.cpp `.bin`
+    input: PathBuf,
+    /// The image to write
+    #[arg(short, long, value_name = "OUT.rwkv")]
+    output: PathBuf,
+    /// How matrices are stored; vectors are always f32
+    #[arg(long, value_enum)]
+    weights: Weights,
+    /// How text becomes tokens
+    #[arg(long, value_enum, default_value = "byte")]
+    tokenizer: TokenizerKind,
+    /// Epsilon of the group norm, where the checkpoint was trained with another than the official 64e-5
+    #[arg(long, value_name = "X", value_parser = epsilon)]
+    group_norm_eps: Option<f32>,
+    /// Largest block in bytes, where a row is not longer: what a streaming device must buffer
+    #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..))]
+    block_bytes: u32,
+}
+
+fn epsilon(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(x) if x > 0.0 && x < 1.0 => Ok(x),
+        _ => Err("a number between 0 and 1, such as 1e-5".into()),
+    }
+}
+
+pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(&args.input)?;
+    let TokenizerKind::Byte = args.tokenizer;
+    let options = Options {
+        weights: args.weights,
+        group_norm_eps: args.group_norm_eps,
+        block_bytes: args.block_bytes,
+    };
+    let bar = super::progress(0, "converting");
+    let image = convert(&checkpoint, &options, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })
+    .with_context(|| format!("cannot convert {}", args.input.display()))?;
+    bar.finish_and_clear();
+    let image = file::ImageFile::new(&image);
+    let vocab = image.open()?.header().dims.vocab;
+    anyhow::ensure!(
+        vocab == 256,
+        "the byte tokenizer needs a vocabulary of 256 tokens, this model has {vocab}"
+    );
+    file::write_whole(&args.output, image.bytes())?;
+    let header = *image.open()?.header();
+    eprintln!(
+        "{}: RWKV-{}, {} layers of {}, {}; next: rwkv info {}",
+        args.output.display(),
+        header.version.name(),
+        header.dims.layers,
+        header.dims.dim,
+        super::bytes(header.bytes().into()),
+        args.output.display(),
+    );
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! `rwkv generate`.
+
+use std::{path::PathBuf, time::Instant};
+
+use clap::Args;
+use rwkv_core::{Model, sampler::Sampler, stream::InPlace};
+
+use super::{Memory, Prompt, Sampling, Text};
+use crate::prefill::prefill;
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    /// The image
+    image: PathBuf,
+    #[command(flatten)]
+    prompt: Prompt,
+    /// Tokens to generate
+    #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 256)]
+    count: usize,
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
+    let file = super::read_image(&args.image)?;
+    let image = file.open_named(&args.image)?;
+    let tokens = args.prompt.tokens(&image)?;
+    let mut sampler = Sampler::new(args.sampling.config())?;
+    let mut memory = Memory::new(&image)?;
+    let mut text = Text::default();
+
+    let start = Instant::now();
+    sampler.begin();
+    prefill(&image, memory.split(&image)?.0, &tokens, &mut [&mut sampler])?;
+    let read = start.elapsed().as_secs_f64();
+
+    let start = Instant::now();
+    let (mut state, scratch) = memory.split(&image)?;
+    let mut model = Model::new(*image.header(), InPlace::new(image.words()), scratch)?;
+    tokens.iter().for_each(|token| text.token(*token));
+    for index in 0..args.count {
+        let token = sampler.finish()?;
+        text.token(token);
+        if index + 1 < args.count {
+            sampler.begin();
+            model.step(state.reborrow(), token, &mut sampler)?;
+        }
+    }
+    text.finish();
+    let wrote = start.elapsed().as_secs_f64();
+    eprintln!(
+        "prompt: {} tokens, {:.0} tokens/s; generated: {} tokens, {:.0} tokens/s",
+        tokens.len(),
+        tokens.len() as f64 / read,
+        args.count,
+        args.count as f64 / wrote
+    );
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! `rwkv info`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rwkv_core::{
+    Image,
+    image::{Id, Layout, RECORD_WORDS, SectionKind},
+};
+use serde::Serialize;
+
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// The image
+    image: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What an image holds and what it needs. Sizes are in bytes.
+#[derive(Debug, Serialize)]
+struct Info {
+    version: &'static str,
+    identity: String,
+    layers: u32,
+    dim: u32,
+    ffn: u32,
+    vocab: u32,
+    head_size: u32,
+    group_norm_eps: f32,
+    tokenizer: &'static str,
+    parameters: u64,
+    image_bytes: u32,
+    state_bytes: usize,
+    scratch_bytes: u32,
+    block_bytes: u32,
+    /// Read for every token.
+    fixed_bytes_per_token: u64,
+    /// Read on top for every input of a sparse product that is not zero, all layers together.
+    column_bytes: u64,
+    columns: u64,
+    /// If every column is alive.
+    max_bytes_per_token: u64,
+    sections: Vec<Section>,
+}
+
+#[derive(Debug, Serialize)]
+struct Section {
+    kind: String,
+    index: u16,
+    offset: u32,
+    bytes: u32,
+    records: Vec<Record>,
+}
+
+#[derive(Debug, Serialize)]
+struct Record {
+    name: String,
+    format: String,
+    rows: u32,
+    cols: u32,
+    input_bits: u8,
+    bytes: usize,
+}
+
+impl Info {
+    fn of(image: &Image<'_>) -> anyhow::Result<Self> {
+        let header = image.header();
+        let d = header.dims;
+        let mut sections: Vec<Section> = image
+            .sections()
+            .map(|s| Section {
+                kind: format!("{:?}", s.kind).to_lowercase(),
+                index: s.index,
+                offset: s.offset,
+                bytes: s.length,
+                records: Vec::new(),
+            })
+            .collect();
+        let (mut fixed, mut columns, mut column_bytes) = (0, 0, 0);
+        let mut at = 0;
+        let mut first = true;
+        image.walk(|request, found| {
+            at += usize::from(request.opens_section && !first);
+            first = false;
+            let record = found.record;
+            let words = match (record.id, record.layout) {
+                (Id::Embedding, _) => record.tile_words(1),
+                (_, Layout::RowMajor) => found.payload.len(),
+                (_, Layout::InputMajor) => {
+                    let column = 1 + record.line_words();
+                    columns += u64::from(record.cols);
+                    column_bytes = 4 * column as u64;
+                    found.payload.len() - column * record.cols as usize
+                }
+            };
+            fixed += 4 * (RECORD_WORDS + words) as u64;
+            if let Some(section) = sections.get_mut(at) {
+                section.records.push(Record {
+                    name: format!("{:?}", record.id),
+                    format: format!("{:?}", record.format).to_lowercase(),
+                    rows: record.rows,
+                    cols: record.cols,
+                    input_bits: record.bits,
+                    bytes: 4 * (RECORD_WORDS + found.payload.len()),
+                });
+            }
+            Ok(())
+        })?;
+        let metadata = image.section(SectionKind::Metadata).unwrap_or(b"{}");
+        let metadata: serde_json::Value = serde_json::from_slice(metadata).unwrap_or_default();
+        Ok(Self {
+            version: header.version.name(),
+            identity: format!("{:08x}", image.identity()),
+            layers: d.layers,
+            dim: d.dim,
+            ffn: d.ffn,
+            vocab: d.vocab,
+            head_size: d.head_size,
+            group_norm_eps: d.group_norm_eps,
+            tokenizer: "byte",
+            parameters: metadata["parameters"].as_u64().unwrap_or_default(),
+            image_bytes: header.bytes(),
+            state_bytes: 4 * header.state_words(),
+            scratch_bytes: 4 * header.scratch_words,
+            block_bytes: 4 * header.block_words,
+            fixed_bytes_per_token: fixed,
+            column_bytes,
+            columns,
+            max_bytes_per_token: fixed + columns * column_bytes,
+            sections,
+        })
+    }
+
+    fn print(&self) {
+        let b = super::bytes;
+        println!("RWKV-{}, image {}", self.version, self.identity);
+        let heads = match self.head_size {
+            0 => String::new(),
+            n => format!(
+                ", {} heads of {n} (group norm eps {:e})",
+                self.dim / n,
+                self.group_norm_eps
+            ),
+        };
+        println!("  {} layers of {}, ffn {}{heads}", self.layers, self.dim, self.ffn);
+        println!("  {} tokens ({} tokenizer)", self.vocab, self.tokenizer);
+        println!("  {} parameters", self.parameters);
+        println!();
+        println!("{:>12}  image (flash)", b(self.image_bytes.into()));
+        println!("{:>12}  state (RAM)", b(self.state_bytes as u64));
+        println!("{:>12}  scratch (RAM)", b(self.scratch_bytes.into()));
+        println!(
+            "{:>12}  largest block (buffer of a streaming device)",
+            b(self.block_bytes.into())
+        );
+        println!(
+            "{:>12}  read per token, plus {} for each of {} columns that is not skipped",
+            b(self.fixed_bytes_per_token),
+            b(self.column_bytes),
+            self.columns
+        );
+        println!();
+        println!("     offset       bytes  section");
+        for s in &self.sections {
+            let mut formats: Vec<&str> = s.records.iter().map(|r| r.format.as_str()).collect();
+            formats.sort_unstable();
+            formats.dedup();
+            let name =
+                if s.kind == "layer" { format!("layer {}", s.index) } else { s.kind.clone() };
+            println!("{:>11} {:>11}  {name} {}", s.offset, s.bytes, formats.join(", "));
+        }
+    }
+}
+
+pub(super) fn command(args: &InfoArgs) -> anyhow::Result<()> {
+    let file = super::read_image(&args.image)?;
+    let info = Info::of(&file.open_named(&args.image)?)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&info)?);
+    } else {
+        info.print();
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `rwkv logits`.
+
+use std::{io::Write, path::PathBuf};
+
+use clap::Args;
+
+use super::{Memory, Prompt};
+use crate::{file, prefill::prefill};
+
+#[derive(Debug, Args)]
+pub(super) struct LogitsArgs {
+    /// The image
+    image: PathBuf,
+    #[command(flatten)]
+    prompt: Prompt,
+    /// Write little-endian f32 here instead of text to standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn command(args: &LogitsArgs) -> anyhow::Result<()> {
+    let file = super::read_image(&args.image)?;
+    let image = file.open_named(&args.image)?;
+    let tokens = args.prompt.tokens(&image)?;
+    let mut memory = Memory::new(&image)?;
+    let mut logits = vec![0.0f32; image.header().dims.vocab as usize];
+    prefill(&image, memory.split(&image)?.0, &tokens, &mut [logits.as_mut_slice()])?;
+    match &args.output {
+        Some(path) => {
+            let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+            file::write_whole(path, &bytes)
+        }
+        None => {
+            let mut out = std::io::stdout().lock();
+            logits.iter().try_for_each(|x| writeln!(out, "{x}"))?;
+            Ok(())
+        }
+    }
+}

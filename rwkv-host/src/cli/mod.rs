@@ -1,0 +1,223 @@
+//! The tool `rwkv`: one file per command.
+
+mod convert;
+mod generate;
+mod info;
+mod logits;
+
+use std::{
+    fs,
+    io::{IsTerminal, Write, stderr, stdout},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rwkv_core::{
+    Image, StateView,
+    sampler::SamplerConfig,
+    tokenizer::{Tokenizer, Utf8Stream},
+};
+
+/// RWKV language models for microcontrollers: convert, inspect, run, prove.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn a checkpoint into a flash image
+    Convert(convert::ConvertArgs),
+    /// Say what an image holds and what it needs
+    Info(info::InfoArgs),
+    /// Print or save the logits after a prompt
+    Logits(logits::LogitsArgs),
+    /// Continue a prompt
+    Generate(generate::GenerateArgs),
+    /// Prove that a device computes the same bits as the host
+    Validate(crate::validate::ValidateArgs),
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What went wrong, where, and the next step.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Convert(args) => convert::command(&args),
+        Command::Info(args) => info::command(&args),
+        Command::Logits(args) => logits::command(&args),
+        Command::Generate(args) => generate::command(&args),
+        Command::Validate(args) => return crate::validate::command(args),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A prompt: text, or a file's bytes.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct Prompt {
+    /// The prompt as text
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// A file that is one prompt, raw bytes
+    #[arg(long, value_name = "FILE")]
+    pub prompt_file: Option<PathBuf>,
+}
+
+impl Prompt {
+    /// The bytes of the prompt.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn bytes(&self) -> anyhow::Result<Vec<u8>> {
+        match (&self.prompt_file, &self.prompt) {
+            (Some(path), _) => {
+                fs::read(path).with_context(|| format!("cannot read prompt {}", path.display()))
+            }
+            (None, text) => Ok(text.clone().unwrap_or_default().into_bytes()),
+        }
+    }
+
+    /// The tokens of the prompt, at least one.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or the prompt is empty or not in the vocabulary.
+    pub fn tokens(&self, image: &Image<'_>) -> anyhow::Result<Vec<u32>> {
+        let tokens: Vec<u32> = Tokenizer::Bytes.encode(&self.bytes()?).collect();
+        anyhow::ensure!(!tokens.is_empty(), "the prompt is empty: give at least one byte");
+        let vocab = image.header().dims.vocab;
+        if let Some(token) = tokens.iter().find(|t| **t >= vocab) {
+            anyhow::bail!("byte {token} is not in the model's vocabulary of {vocab} tokens");
+        }
+        Ok(tokens)
+    }
+}
+
+/// How the next token is chosen: temperature first, then top-k, then top-p.
+#[derive(Debug, Clone, Args)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the most likely token
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Looks at the K most likely tokens only; 0 for as many as the sampler can
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: u16,
+    /// Looks at the fewest tokens that reach this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Same seed, same text
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The sampler's settings.
+    pub const fn config(&self) -> SamplerConfig {
+        let Self { temperature, top_k, top_p, seed } = *self;
+        SamplerConfig { temperature, top_k, top_p, seed }
+    }
+}
+
+/// Text on standard output as its tokens come, never half a character.
+#[derive(Debug, Default)]
+pub struct Text {
+    decoder: Utf8Stream,
+    begun: bool,
+}
+
+impl Text {
+    /// Prints what the token completes. A reader that has gone away is no reason to stop.
+    pub fn token(&mut self, token: u32) {
+        self.begun = true;
+        let mut piece = String::new();
+        if let Ok(bytes) = Tokenizer::Bytes.decode(token) {
+            // Writing to a String cannot fail.
+            let _ = self.decoder.push(bytes, &mut piece);
+        }
+        let mut out = stdout().lock();
+        let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+    }
+
+    /// Ends the text with a line break, if there was any.
+    pub fn finish(&mut self) {
+        if self.begun {
+            let mut piece = String::new();
+            let _ = self.decoder.finish(&mut piece);
+            let _ = writeln!(stdout(), "{piece}");
+        }
+    }
+}
+
+/// Memory for a model's state and scratch on the host.
+#[derive(Debug)]
+pub struct Memory {
+    state: Vec<f32>,
+    broken: bool,
+    /// Scratch of a token.
+    pub scratch: Vec<f32>,
+}
+
+impl Memory {
+    /// Memory for an image, the state reset.
+    ///
+    /// # Errors
+    /// None for an image that was opened.
+    pub fn new(image: &Image<'_>) -> anyhow::Result<Self> {
+        let header = image.header();
+        let mut memory = Self {
+            state: vec![0.0; header.state_words()],
+            broken: false,
+            scratch: vec![0.0; header.scratch_words as usize],
+        };
+        memory.split(image)?.0.reset(header);
+        Ok(memory)
+    }
+
+    /// The state and the scratch.
+    ///
+    /// # Errors
+    /// None for the image it was made for.
+    pub fn split(
+        &mut self,
+        image: &Image<'_>,
+    ) -> Result<(StateView<'_>, &mut [f32]), rwkv_core::Error> {
+        let state = StateView::over(image.header(), &mut self.state, &mut self.broken)?;
+        Ok((state, &mut self.scratch))
+    }
+}
+
+/// A progress bar on stderr, quiet where that is not a terminal.
+pub fn progress(len: u64, what: &'static str) -> ProgressBar {
+    let target = if stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(len), target);
+    let style = ProgressStyle::with_template("{msg} [{bar:32}] {pos}/{len} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.with_message(what)
+}
+
+/// A size as people read it.
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..=9_999 => format!("{n} B"),
+        10_000..=9_999_999 => format!("{:.1} KB", n as f64 / 1024.0),
+        _ => format!("{:.1} MB", n as f64 / (1024.0 * 1024.0)),
+    }
+}
+
+/// Reads an image file.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_image(path: &Path) -> anyhow::Result<crate::file::ImageFile> {
+    crate::file::ImageFile::read(path)
+}

@@ -1,0 +1,214 @@
+//! Devices that run the agent: simulated or emulated.
+//!
+//! A [`Device`] sends the requests of [`rwkv_embedded::agent::protocol`] over a [`Transport`] and
+//! waits for the replies. The simulated device is the same agent in a thread; the emulated one is
+//! the firmware of a board in QEMU.
+
+mod error;
+mod firmware;
+mod link;
+mod qemu;
+mod sim;
+mod spec;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, time::Duration};
+
+use rwkv_core::{Image, sampler::SamplerConfig};
+use rwkv_embedded::agent::protocol::{
+    ImageInfo, Info, MAX_FEED, Memory, PROTOCOL_VERSION, Reply, Request, Token,
+};
+
+pub use error::{DeviceError, Log, Refusal};
+pub use spec::{DeviceSpec, Flip, NotABit, QemuBoard, UnknownDevice};
+pub use transport::Transport;
+
+use link::Link;
+
+/// How to open a device.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long the device may be silent.
+    pub timeout: Duration,
+    /// The firmware of an emulated board, instead of one built from the tree.
+    pub firmware: Option<PathBuf>,
+    /// A bit that flips in the simulated flash once the image has been checked.
+    pub flip: Option<Flip>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(60), firmware: None, flip: None }
+    }
+}
+
+/// A device that runs an image.
+#[derive(Debug)]
+pub struct Device {
+    link: Link,
+    info: Info,
+}
+
+impl Device {
+    /// Starts a device with `image` in its flash.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn open(
+        spec: DeviceSpec,
+        image: &Image<'_>,
+        options: &Options,
+    ) -> Result<Self, DeviceError> {
+        let transport = Self::start(spec, image.bytes(), options)?;
+        Self::connect(transport, image, options.timeout)
+    }
+
+    /// Starts a device with any bytes in its flash and hands out its line.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn start(
+        spec: DeviceSpec,
+        flash: &[u8],
+        options: &Options,
+    ) -> Result<Box<dyn Transport>, DeviceError> {
+        Ok(match spec {
+            DeviceSpec::Sim => Box::new(sim::start(flash, options)?),
+            DeviceSpec::Qemu(_) if options.flip.is_some() => {
+                return Err(DeviceError::FlipUnsupported);
+            }
+            DeviceSpec::Qemu(board) => Box::new(qemu::Qemu::start(board, flash, options)?),
+        })
+    }
+
+    /// Uses a device that is there already and has `image` in its flash.
+    ///
+    /// # Errors
+    /// [`DeviceError::Protocol`], [`DeviceError::NoImage`], [`DeviceError::OtherImage`], and those
+    /// of the link.
+    pub fn connect(
+        transport: Box<dyn Transport>,
+        image: &Image<'_>,
+        timeout: Duration,
+    ) -> Result<Self, DeviceError> {
+        const AWAITED: &str = "its name";
+        let mut link = Link::new(transport, timeout)?;
+        link.send(&Request::Info, AWAITED)?;
+        let Reply::Info(info) = link.receive(AWAITED)? else {
+            return Err(DeviceError::OutOfTurn { awaited: AWAITED });
+        };
+        if info.protocol != PROTOCOL_VERSION {
+            let (device, host) = (info.protocol, PROTOCOL_VERSION);
+            return Err(DeviceError::Protocol { device, host });
+        }
+        let found = info.image.map_err(DeviceError::NoImage)?;
+        let expected = ImageInfo::of(image);
+        if found != expected {
+            let (device, host) = (found.identity, expected.identity);
+            return Err(DeviceError::OtherImage { device, host });
+        }
+        Ok(Self { link, info })
+    }
+
+    /// Who the device is.
+    pub const fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Back to the state before the first token.
+    ///
+    /// # Errors
+    /// The device's refusal and those of the link, as for all requests.
+    pub fn reset(&mut self, sampler: SamplerConfig) -> Result<(), DeviceError> {
+        self.plain(&Request::Reset(sampler), "the end of a reset")
+    }
+
+    /// Reads `tokens`; `on_token` hears of each as soon as it is computed.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn feed(
+        &mut self,
+        tokens: &[u32],
+        mut on_token: impl FnMut(Token),
+    ) -> Result<(), DeviceError> {
+        for tokens in tokens.chunks(MAX_FEED) {
+            let tokens = tokens.iter().copied().collect();
+            self.tokens(&Request::Feed(tokens), &mut on_token)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the sampler chose, `count` times over.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn generate(
+        &mut self,
+        count: u32,
+        mut on_token: impl FnMut(Token),
+    ) -> Result<(), DeviceError> {
+        self.tokens(&Request::Generate { count }, &mut on_token)
+    }
+
+    /// The memory in use.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn memory(&mut self) -> Result<Memory, DeviceError> {
+        const AWAITED: &str = "its memory";
+        self.link.send(&Request::Memory, AWAITED)?;
+        match self.link.receive(AWAITED)? {
+            Reply::Memory(memory) => Ok(memory),
+            _ => Err(DeviceError::OutOfTurn { awaited: AWAITED }),
+        }
+    }
+
+    /// Has the device check its image again.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn verify(&mut self) -> Result<(), DeviceError> {
+        self.plain(&Request::Verify, "the end of a verification")
+    }
+
+    /// Ends the agent, and the emulated board with it.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn halt(mut self) -> Result<(), DeviceError> {
+        self.plain(&Request::Halt, "a halt")
+    }
+
+    /// What the device printed beside the link so far.
+    pub fn log(&mut self) -> Log {
+        self.link.transport().log()
+    }
+
+    fn plain(&mut self, request: &Request, awaited: &'static str) -> Result<(), DeviceError> {
+        self.link.send(request, awaited)?;
+        match self.link.receive(awaited)? {
+            Reply::Done => Ok(()),
+            _ => Err(DeviceError::OutOfTurn { awaited }),
+        }
+    }
+
+    fn tokens(
+        &mut self,
+        request: &Request,
+        on_token: &mut dyn FnMut(Token),
+    ) -> Result<(), DeviceError> {
+        const AWAITED: &str = "a token";
+        self.link.send(request, AWAITED)?;
+        loop {
+            match self.link.receive(AWAITED)? {
+                Reply::Token(token) => on_token(token),
+                Reply::Done => return Ok(()),
+                _ => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A board in QEMU: the image is loaded where its flash would be, the agent's UART is a socket.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{DeviceError, Options, QemuBoard, Transport, error::Log, firmware};
+
+const PROGRAM: &str = "qemu-system-arm";
+
+/// Where semihosting writes the firmware's log.
+const STDOUT: &str = "stdout";
+const STDERR: &str = "stderr";
+
+/// How often a starting QEMU is looked after.
+const POLL: Duration = Duration::from_millis(5);
+
+impl QemuBoard {
+    /// Where the firmware looks for the image.
+    const fn address(self) -> u32 {
+        match self {
+            Self::Mps2An386 => 0x0008_0000,
+        }
+    }
+
+    /// Bytes from there to the end of the memory.
+    const fn room(self) -> usize {
+        match self {
+            Self::Mps2An386 => 0x0038_0000,
+        }
+    }
+}
+
+/// A running QEMU; ends when dropped.
+pub(super) struct Qemu {
+    uart: UnixStream,
+    child: Child,
+    files: Files,
+}
+
+/// What QEMU and this process exchange beside the UART.
+struct Files {
+    dir: TempDir,
+}
+
+impl Files {
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn create(&self, name: &str) -> Result<fs::File, DeviceError> {
+        fs::File::create(self.path(name)).map_err(DeviceError::io("make a file for QEMU's output"))
+    }
+
+    /// What QEMU complained about, and how much the firmware logged: its defmt frames are not
+    /// text.
+    fn log(&self) -> Log {
+        let read = |name| fs::read(self.path(name)).unwrap_or_default();
+        let mut text = String::from_utf8_lossy(&read(STDERR)).into_owned();
+        let frames = read(STDOUT).len();
+        if frames > 0 {
+            text.push_str(&format!("(the firmware logged {frames} bytes of defmt frames)\n"));
+        }
+        Log(text)
+    }
+}
+
+impl Qemu {
+    /// Starts QEMU and waits for its UART.
+    pub(super) fn start(
+        board: QemuBoard,
+        flash: &[u8],
+        options: &Options,
+    ) -> Result<Self, DeviceError> {
+        let (needed, room) = (flash.len(), board.room());
+        if needed > room {
+            return Err(DeviceError::TooLarge { board: board.name(), needed, room });
+        }
+        let elf = firmware::find(board, options.firmware.as_deref())?;
+        let dir = TempDir::with_prefix("rwkv-qemu-");
+        let files = Files { dir: dir.map_err(DeviceError::io("make a temporary directory"))? };
+        fs::write(files.path("image"), flash)
+            .map_err(DeviceError::io("write the image for QEMU"))?;
+        let listener = UnixListener::bind(files.path("uart"))
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+            .map_err(DeviceError::io("open a socket for the UART"))?;
+
+        let mut qemu = Command::new(PROGRAM);
+        qemu.args(["-M", board.name(), "-display", "none", "-monitor", "none"])
+            .args(["-icount", "shift=0"])
+            .arg("-kernel")
+            .arg(&elf)
+            .arg("-device")
+            .arg(format!(
+                "loader,file={},addr={:#010x},force-raw=on",
+                files.path("image").display(),
+                board.address()
+            ))
+            .arg("-chardev")
+            .arg(format!("socket,id=uart,path={}", files.path("uart").display()))
+            .args(["-serial", "chardev:uart"])
+            .args(["-semihosting-config", "enable=on,target=native"])
+            .stdin(Stdio::null())
+            .stdout(files.create(STDOUT)?)
+            .stderr(files.create(STDERR)?);
+        let mut child = qemu.spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DeviceError::NoQemu,
+            _ => DeviceError::io(format!("start {PROGRAM}"))(error),
+        })?;
+        match accept(&listener, &mut child, &files, options.timeout) {
+            Ok(uart) => Ok(Self { uart, child, files }),
+            Err(error) => {
+                end(&mut child);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn accept(
+    listener: &UnixListener,
+    child: &mut Child,
+    files: &Files,
+    timeout: Duration,
+) -> Result<UnixStream, DeviceError> {
+    let awaited = "the start of QEMU";
+    let deadline = Instant::now() + timeout;
+    loop {
+        match listener.accept() {
+            Ok((uart, _)) => {
+                uart.set_nonblocking(false).map_err(DeviceError::io("set up the UART"))?;
+                return Ok(uart);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(DeviceError::io("accept the UART of QEMU")(error)),
+        }
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return Err(DeviceError::Ended { awaited, log: files.log() });
+        }
+        if Instant::now() > deadline {
+            return Err(DeviceError::Timeout { awaited, timeout, log: files.log() });
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Ends the process if it has not ended yet; failing to is no reason to fail.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+impl Read for Qemu {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.uart.read(buffer)
+    }
+}
+
+impl Write for Qemu {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.uart.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.uart.flush()
+    }
+}
+
+impl Transport for Qemu {
+    fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
+        self.uart.set_timeout(timeout)
+    }
+
+    fn log(&mut self) -> Log {
+        self.files.log()
+    }
+}

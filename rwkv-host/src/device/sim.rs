@@ -1,0 +1,100 @@
+//! The simulated device: the agent of the firmware, in a thread.
+
+use std::{
+    env::consts::ARCH,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    thread,
+    time::Instant,
+};
+
+use embedded_io::ErrorKind;
+use rwkv_core::Image;
+use rwkv_embedded::agent::{Agent, Board, protocol::Tick};
+
+use super::{DeviceError, Flip, Options};
+use crate::file::ImageFile;
+
+/// Starts the agent over a copy of the flash; it ends when the returned end is dropped.
+pub(super) fn start(flash: &[u8], options: &Options) -> Result<UnixStream, DeviceError> {
+    let intact = ImageFile::new(flash);
+    let mut flash = intact.clone();
+    if let Some(Flip { offset, bit }) = options.flip {
+        let bytes = flash.bytes_mut();
+        let len = bytes.len();
+        let byte = bytes.get_mut(offset).ok_or(DeviceError::FlipRange { offset, len })?;
+        *byte ^= 1 << (bit % 8);
+    }
+    let (host, port) = UnixStream::pair().map_err(DeviceError::io("open a pair of sockets"))?;
+    let flipped = options.flip.is_some();
+    // The agent ends with the link: what it says then, nobody hears.
+    let agent = move || {
+        let board = Host { start: Instant::now() };
+        let checked = Image::open_prefix(intact.bytes());
+        let words = checked.as_ref().map_or(0, |image| {
+            image.header().state_words() + image.header().scratch_words as usize
+        });
+        let mut arena = vec![0.0; words];
+        let mut agent = match &checked {
+            Ok(image) if flipped => Agent::checked(board, image, flash.bytes(), &mut arena),
+            _ => Agent::new(board, flash.bytes(), &mut arena),
+        };
+        let _ = agent.run(Port(port));
+    };
+    let thread = thread::Builder::new().name("rwkv-sim".into());
+    thread.spawn(agent).map_err(DeviceError::io("start the simulated device"))?;
+    Ok(host)
+}
+
+/// This host as a board: it counts time, not instructions.
+pub(super) struct Host {
+    start: Instant,
+}
+
+impl Board for Host {
+    const NAME: &'static str = "sim";
+    const CORE: &'static str = ARCH;
+
+    fn now(&mut self) -> u32 {
+        self.start.elapsed().as_nanos() as u32
+    }
+
+    fn tick(&self) -> Tick {
+        Tick::Nanoseconds(1)
+    }
+
+    fn stack_used(&self) -> u32 {
+        0
+    }
+
+    fn statics(&self) -> u32 {
+        0
+    }
+
+    fn firmware(&self) -> u32 {
+        0
+    }
+}
+
+/// The agent's end of the link.
+pub(super) struct Port(UnixStream);
+
+impl embedded_io::ErrorType for Port {
+    type Error = ErrorKind;
+}
+
+impl embedded_io::Read for Port {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
+        self.0.read(buffer).map_err(|_| ErrorKind::BrokenPipe)
+    }
+}
+
+impl embedded_io::Write for Port {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        self.0.write(bytes).map_err(|_| ErrorKind::BrokenPipe)
+    }
+
+    fn flush(&mut self) -> Result<(), ErrorKind> {
+        self.0.flush().map_err(|_| ErrorKind::BrokenPipe)
+    }
+}

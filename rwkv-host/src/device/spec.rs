@@ -1,0 +1,128 @@
+//! Which device, in words.
+
+use std::{fmt, str::FromStr};
+
+/// A device that `--device` can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DeviceSpec {
+    /// The agent in a thread of this process.
+    #[default]
+    Sim,
+    /// The agent's firmware for this board in QEMU.
+    Qemu(QemuBoard),
+}
+
+/// A board that QEMU emulates and for which there is firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QemuBoard {
+    /// Arm MPS2 with a Cortex-M4F.
+    Mps2An386,
+}
+
+impl QemuBoard {
+    /// Its name, in QEMU and in the tree.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mps2An386 => "mps2-an386",
+        }
+    }
+}
+
+impl DeviceSpec {
+    /// Every device there is.
+    pub const ALL: [Self; 2] = [Self::Sim, Self::Qemu(QemuBoard::Mps2An386)];
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sim => f.write_str("sim"),
+            Self::Qemu(board) => write!(f, "qemu:{}", board.name()),
+        }
+    }
+}
+
+/// There is no such device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownDevice(String);
+
+impl fmt::Display for UnknownDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no device `{}`; there are:", self.0)?;
+        DeviceSpec::ALL.iter().try_for_each(|spec| write!(f, " {spec}"))
+    }
+}
+
+impl std::error::Error for UnknownDevice {}
+
+impl FromStr for DeviceSpec {
+    type Err = UnknownDevice;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDevice> {
+        let found = Self::ALL.into_iter().find(|spec| spec.to_string() == name);
+        found.ok_or_else(|| UnknownDevice(name.to_owned()))
+    }
+}
+
+/// One bit of the flash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flip {
+    /// Byte of the image.
+    pub offset: usize,
+    /// Bit of that byte, 0 being the lowest.
+    pub bit: u8,
+}
+
+/// Not a bit of the flash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotABit(String);
+
+impl fmt::Display for NotABit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not a bit: give OFFSET or OFFSET:BIT with a bit in 0..=7", self.0)
+    }
+}
+
+impl std::error::Error for NotABit {}
+
+/// `OFFSET` or `OFFSET:BIT`; the offset is decimal, or hexadecimal after `0x`.
+impl FromStr for Flip {
+    type Err = NotABit;
+
+    fn from_str(text: &str) -> Result<Self, NotABit> {
+        let (offset, bit) = text.split_once(':').unwrap_or((text, "0"));
+        let offset = match offset.strip_prefix("0x") {
+            Some(hex) => usize::from_str_radix(hex, 16),
+            None => offset.parse(),
+        };
+        match (offset, bit.parse()) {
+            (Ok(offset), Ok(bit @ 0..=7)) => Ok(Self { offset, bit }),
+            _ => Err(NotABit(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_device_is_found_by_its_name() {
+        for spec in DeviceSpec::ALL {
+            assert_eq!(spec.to_string().parse(), Ok(spec));
+        }
+        let error = "qemu:toaster".parse::<DeviceSpec>().unwrap_err().to_string();
+        assert_eq!(error, "there is no device `qemu:toaster`; there are: sim qemu:mps2-an386");
+    }
+
+    #[test]
+    fn bits_are_read() {
+        assert_eq!("12".parse(), Ok(Flip { offset: 12, bit: 0 }));
+        assert_eq!("0x1f:7".parse(), Ok(Flip { offset: 31, bit: 7 }));
+        for text in ["", "x", "1:8", "1:", "-1", "0x"] {
+            assert!(text.parse::<Flip>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! RWKV on the host: converts checkpoints into flash images, prefills prompts in parallel, and
+//! proves that a device computes the very same bits.
+//!
+//! - [`checkpoint`] reads what people have, tensor by tensor;
+//! - [`convert`] writes the flash image, in the order the model text asks for;
+//! - [`prefill`] runs a whole prompt at once;
+//! - [`device`] talks to a simulated, emulated or real board;
+//! - [`validate`] compares host and device after every token;
+//! - [`cli`] is the tool `rwkv`.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod convert;
+pub mod device;
+pub mod file;
+pub mod prefill;
+pub mod validate;

@@ -1,0 +1,106 @@
+//! A whole prompt at once: the sequence executor.
+
+mod cpu;
+
+use rwkv_core::{Digest, Error, Image, Logits, StateView, model, poll};
+
+/// Tokens that run at once: bounds the scratch of a long prompt.
+const PIECE: usize = 256;
+
+/// Runs a prompt: the state moves on by all tokens, with the bits of as many steps.
+///
+/// `logits` are sinks for the last tokens, one each; none are needed.
+///
+/// # Errors
+/// As [`rwkv_core::exec::Step::run`]: tokens are checked beforehand, and an error after that
+/// leaves the state marked broken.
+pub fn prefill<L: Logits + Send>(
+    image: &Image<'_>,
+    state: StateView<'_>,
+    tokens: &[u32],
+    logits: &mut [L],
+) -> Result<(), Error> {
+    run(image, state, tokens, logits, None)
+}
+
+/// As [`prefill`], and returns the digest of every token as a device reports it.
+///
+/// # Errors
+/// As [`prefill`].
+pub fn digests(
+    image: &Image<'_>,
+    state: StateView<'_>,
+    tokens: &[u32],
+) -> Result<Vec<Digest>, Error> {
+    let mut logits = vec![Digest::default(); tokens.len()];
+    digests_with(image, state, tokens, &mut logits, |digest| *digest)
+}
+
+/// As [`digests`], with sinks that do more than digest; `digest` finds the logits' digest in a
+/// sink.
+///
+/// # Errors
+/// As [`prefill`]; [`Error::Internal`] if there is not one sink per token.
+pub fn digests_with<L: Logits + Send>(
+    image: &Image<'_>,
+    state: StateView<'_>,
+    tokens: &[u32],
+    logits: &mut [L],
+    digest: impl Fn(&L) -> Digest,
+) -> Result<Vec<Digest>, Error> {
+    if logits.len() != tokens.len() {
+        return Err(Error::Internal);
+    }
+    let layers = image.header().dims.layers;
+    let mut states = vec![Digest::default(); tokens.len() * layers as usize];
+    run(image, state, tokens, logits, Some(&mut states))?;
+    let tokens = states.chunks_exact(layers as usize).zip(logits);
+    Ok(tokens
+        .map(|(states, logits)| {
+            let mut all = Digest::default();
+            (0..).zip(states).for_each(|(layer, state)| all.fold(layer, *state));
+            all.fold(layers, digest(logits));
+            all
+        })
+        .collect())
+}
+
+fn run<L: Logits + Send>(
+    image: &Image<'_>,
+    mut state: StateView<'_>,
+    tokens: &[u32],
+    logits: &mut [L],
+    mut states: Option<&mut [Digest]>,
+) -> Result<(), Error> {
+    let header = image.header();
+    if state.is_broken() {
+        return Err(Error::BrokenState);
+    }
+    if state.len() != header.state_words() {
+        let (needed, given) = (header.state_words() as u32, state.len() as u32);
+        return Err(Error::StateSize { needed, given });
+    }
+    let vocab = header.dims.vocab;
+    if let Some(&token) = tokens.iter().find(|t| **t >= vocab) {
+        return Err(Error::Token { token, vocab });
+    }
+    state.set_broken(true);
+    let mut unwatched = tokens.len().saturating_sub(logits.len());
+    let mut logits = logits;
+    for piece in tokens.chunks(PIECE) {
+        let silent = unwatched.min(piece.len());
+        unwatched -= silent;
+        let (now, later) = logits.split_at_mut((piece.len() - silent).min(logits.len()));
+        logits = later;
+        let digests = states.take().map(|all| {
+            let (now, later) = all.split_at_mut(piece.len() * header.dims.layers as usize);
+            states = Some(later);
+            now
+        });
+        let mut sequence = cpu::Sequence::new(image, state.reborrow(), piece, now, digests);
+        // Memory never waits, so one poll completes it.
+        poll::once(model::token(header.version, &mut sequence)).unwrap_or(Err(Error::Internal))?;
+    }
+    state.set_broken(false);
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! `rwkv validate`.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use super::{Parallel, Verdict, validate};
+use crate::{
+    cli,
+    device::{Device, DeviceSpec, Flip, Options},
+};
+
+/// Prove that a device computes the same bits as the host
+#[derive(Debug, Clone, clap::Args)]
+pub struct ValidateArgs {
+    /// The image
+    pub image: PathBuf,
+    /// The device: sim, or an emulated board such as qemu:mps2-an386
+    #[arg(long, value_name = "DEVICE", default_value = "sim")]
+    pub device: DeviceSpec,
+    /// The prompt
+    #[command(flatten)]
+    pub prompt: cli::Prompt,
+    /// Tokens to generate after the prompt
+    #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
+    pub tokens: usize,
+    /// How the following tokens are chosen, on both sides
+    #[command(flatten)]
+    pub sampling: cli::Sampling,
+    /// Print the text as the device produces it
+    #[arg(long, conflicts_with = "json")]
+    pub stream: bool,
+    /// Print the verdict as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Firmware of an emulated board; without it, the project's is built
+    #[arg(long, value_name = "ELF")]
+    pub firmware: Option<PathBuf>,
+    /// Seconds that the device may be silent
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+    /// Flip a bit of the simulated device's flash after the image was checked
+    #[arg(long, value_name = "OFFSET[:BIT]")]
+    pub sim_flip_bit: Option<Flip>,
+    /// Show what the device printed
+    #[arg(long)]
+    pub device_log: bool,
+}
+
+impl ValidateArgs {
+    fn options(&self) -> Options {
+        let timeout = Duration::from_secs(self.timeout.max(1));
+        Options { timeout, firmware: self.firmware.clone(), flip: self.sim_flip_bit }
+    }
+}
+
+/// Runs `rwkv validate`: success if all bits are equal.
+///
+/// # Errors
+/// Whatever leaves no verdict.
+pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
+    let file = cli::read_image(&args.image)?;
+    let image = file.open_named(&args.image)?;
+    let prompt = args.prompt.tokens(&image)?;
+    let mut device = Device::open(args.device, &image, &args.options())?;
+    let sampler = args.sampling.config();
+    let mut reference = Parallel::new(&image, sampler)?;
+    let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
+    let mut text = cli::Text::default();
+    let verdict = validate(&mut device, &mut reference, sampler, &prompt, args.tokens, |token| {
+        if args.stream {
+            text.token(token.token);
+        } else {
+            bar.inc(1);
+        }
+    });
+    bar.finish_and_clear();
+    text.finish();
+    if args.device_log {
+        eprint!("{}", device.log().0);
+    }
+    let verdict = verdict?;
+    // The verdict stands, however the device ends.
+    let _ = device.halt();
+    show(&verdict, args.json)?;
+    Ok(if verdict.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(verdict)?);
+    } else {
+        println!("{verdict}");
+    }
+    Ok(())
+}

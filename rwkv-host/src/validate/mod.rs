@@ -1,0 +1,165 @@
+//! Proves that a device computes the host's bits, or says where it does not.
+//!
+//! Device and host read the same prompt and continue it with the same sampler. After every token the digests of
+//! the whole state and of all logits are compared, and the token that follows. There is no
+//! tolerance: a difference is a fault of the device, its flash or this software.
+
+mod command;
+mod reference;
+mod verdict;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::time::Instant;
+
+use rwkv_core::{Error, sampler::SamplerConfig};
+use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, Token};
+use thiserror::Error as ThisError;
+
+pub use command::{ValidateArgs, command};
+pub use reference::{Outcome, Parallel, Reference, Stepwise};
+pub use verdict::{Cost, Difference, Found, Verdict};
+
+use crate::device::{Device, DeviceError, Refusal};
+
+/// Tokens generated between two comparisons.
+const PIECE: usize = 16;
+
+/// Why a validation has no verdict.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum ValidateError {
+    /// There is nothing to read.
+    #[error("the prompt is empty; give at least one token")]
+    EmptyPrompt,
+    /// The host cannot compute a token.
+    #[error("the host cannot compute tokens from {index} on: {error}")]
+    Host {
+        /// The first of the tokens that it was about to compute.
+        index: usize,
+        /// Why.
+        error: Error,
+    },
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Has `device` and `reference` read `prompt` and continue it by `generate` tokens, and compares
+/// them after every token; `sampler` is the one that `reference` has; `progress` hears of each that was compared and equal.
+///
+/// # Errors
+/// A difference is a verdict, a device that refuses to compute a token included. An error is
+/// whatever leaves no verdict.
+pub fn validate(
+    device: &mut Device,
+    reference: &mut dyn Reference,
+    sampler: SamplerConfig,
+    prompt: &[u32],
+    generate: usize,
+    mut progress: impl FnMut(&Token),
+) -> Result<Verdict, ValidateError> {
+    let start = Instant::now();
+    let mut run = Run::default();
+    reference.reset();
+    device.reset(sampler)?;
+    let mut next = None;
+    for tokens in prompt.chunks(MAX_FEED) {
+        let expected = expect(reference, tokens, run.compared)?;
+        next = expected.last().map(|(_, outcome)| outcome.next);
+        run.compare(&expected, &mut progress, |on_token| device.feed(tokens, on_token))?;
+        if run.difference.is_some() {
+            break;
+        }
+    }
+    let mut next = next.ok_or(ValidateError::EmptyPrompt)?;
+    let mut generated = Vec::new();
+    while generated.len() < generate && run.difference.is_none() {
+        let count = PIECE.min(generate - generated.len());
+        let mut expected = Vec::with_capacity(count);
+        for _ in 0..count {
+            expected.extend(expect(reference, &[next], run.compared + expected.len())?);
+            next = expected.last().map_or(next, |(_, outcome)| outcome.next);
+        }
+        let compared = run.ticks.len();
+        run.compare(&expected, &mut progress, |on_token| device.generate(count as u32, on_token))?;
+        let equal = expected.iter().take(run.ticks.len() - compared);
+        generated.extend(equal.map(|(token, _)| *token));
+    }
+    let info = device.info().clone();
+    Ok(Verdict {
+        tokens: run.compared,
+        prompt_tokens: prompt.len(),
+        generated: generated.iter().filter_map(|token| u8::try_from(*token).ok()).collect(),
+        differing_bits: run.difference.as_ref().map_or(0, Difference::bits),
+        first_difference: run.difference,
+        instructions_per_token: Cost::instructions(info.tick, &run.ticks),
+        seconds: start.elapsed().as_secs_f64(),
+        memory: device.memory().ok(),
+        info,
+    })
+}
+
+/// Tokens, and what the host makes of each; `first` is the index of the first of them.
+fn expect(
+    reference: &mut dyn Reference,
+    tokens: &[u32],
+    first: usize,
+) -> Result<Vec<(u32, Outcome)>, ValidateError> {
+    let outcomes = reference.feed(tokens);
+    let outcomes = outcomes.map_err(|error| ValidateError::Host { index: first, error })?;
+    Ok(tokens.iter().copied().zip(outcomes).collect())
+}
+
+/// The comparison so far.
+#[derive(Debug, Default)]
+struct Run {
+    /// Tokens that were compared, a differing one included.
+    compared: usize,
+    /// What the equal ones took.
+    ticks: Vec<u32>,
+    difference: Option<Difference>,
+}
+
+impl Run {
+    /// Runs a request and compares its tokens with what is expected, up to the first difference.
+    fn compare(
+        &mut self,
+        expected: &[(u32, Outcome)],
+        progress: &mut impl FnMut(&Token),
+        request: impl FnOnce(&mut dyn FnMut(Token)) -> Result<(), DeviceError>,
+    ) -> Result<(), ValidateError> {
+        let mut expected = expected.iter();
+        let result = request(&mut |found| {
+            if self.difference.is_some() {
+                return;
+            }
+            let Some((token, host)) = expected.next() else { return };
+            let index = self.compared;
+            self.compared += 1;
+            if (found.token, found.digest, found.next) == (*token, host.digest, host.next) {
+                self.ticks.push(found.ticks);
+                progress(&found);
+            } else {
+                let device = Found::Token(found);
+                self.difference = Some(Difference { index, token: *token, host: *host, device });
+            }
+        });
+        let missing = expected.next().filter(|_| self.difference.is_none());
+        match (result, missing) {
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some(_)) => Err(DeviceError::OutOfTurn { awaited: "a token" }.into()),
+            (Err(DeviceError::Refused(error @ AgentError::Model(_))), Some((token, host))) => {
+                let (index, token, host) = (self.compared, *token, *host);
+                self.compared += 1;
+                let device = Found::Refused(Refusal(error).to_string());
+                self.difference = Some(Difference { index, token, host, device });
+                Ok(())
+            }
+            // The difference came first; what the wrong values led to is no news.
+            (Err(DeviceError::Refused(_)), None) if self.difference.is_some() => Ok(()),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+}

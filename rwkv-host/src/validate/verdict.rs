@@ -1,0 +1,200 @@
+//! What a validation found.
+
+use std::fmt;
+
+use rwkv_embedded::agent::protocol::{Info, Memory, Tick, Token};
+use serde::Serialize;
+
+use super::Outcome;
+
+/// Bits of a digest.
+const DIGEST_BITS: u32 = 64;
+
+/// What a validation found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// Who the device is and what it runs.
+    pub info: Info,
+    /// Tokens that were compared, prompt included.
+    pub tokens: usize,
+    /// Tokens of the prompt among them.
+    pub prompt_tokens: usize,
+    /// The text that the device generated, in bytes.
+    pub generated: Vec<u8>,
+    /// Differing bits of the two digests at the first difference, all if the device has none.
+    pub differing_bits: u32,
+    /// Where the device first differed from the host.
+    pub first_difference: Option<Difference>,
+    /// What a token cost, if the device counts instructions.
+    pub instructions_per_token: Option<Cost>,
+    /// Seconds that the device took for all tokens.
+    pub seconds: f64,
+    /// The device's memory in use, if it could still tell.
+    pub memory: Option<Memory>,
+}
+
+impl Verdict {
+    /// Whether the device computed the host's bits.
+    pub const fn is_equal(&self) -> bool {
+        self.first_difference.is_none()
+    }
+}
+
+/// The first token at which a device differs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Which one, the prompt's first being 0.
+    pub index: usize,
+    /// The token that the host read there.
+    pub token: u32,
+    /// What it leads to on the host.
+    pub host: Outcome,
+    /// What the device did.
+    pub device: Found,
+}
+
+/// What a device did where it differs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Found {
+    /// It computed something else.
+    Token(Token),
+    /// It refused to compute, in words.
+    Refused(String),
+}
+
+impl Difference {
+    /// Differing bits of the two digests.
+    pub fn bits(&self) -> u32 {
+        match &self.device {
+            Found::Token(token) => {
+                let (a, b) = (token.digest, self.host.digest);
+                (a.0 ^ b.0).count_ones() + (a.1 ^ b.1).count_ones()
+            }
+            Found::Refused(_) => DIGEST_BITS,
+        }
+    }
+}
+
+/// What tokens cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Cost {
+    /// Half of the tokens cost no more.
+    pub median: u64,
+    /// The average.
+    pub mean: u64,
+}
+
+impl Cost {
+    /// Instructions for tokens that took these ticks; `None` if ticks are something else.
+    pub(super) fn instructions(tick: Tick, ticks: &[u32]) -> Option<Self> {
+        let Tick::Instructions(each) = tick else { return None };
+        let mut costs: Vec<u64> =
+            ticks.iter().map(|ticks| u64::from(*ticks) * u64::from(each)).collect();
+        costs.sort_unstable();
+        let median = *costs.get(costs.len().saturating_sub(1) / 2)?;
+        Some(Self { median, mean: costs.iter().sum::<u64>() / costs.len() as u64 })
+    }
+}
+
+/// A number with its thousands apart.
+struct Grouped(u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::new();
+        for (left, digit) in (0..digits.len()).rev().zip(digits.chars()) {
+            text.push(digit);
+            if left > 0 && left % 3 == 0 {
+                text.push(',');
+            }
+        }
+        f.pad(&text)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, token, host, device } = self;
+        write!(f, "token {index} differs: after reading {token}, ")?;
+        let (a, b) = (host.digest.0, host.digest.1);
+        match device {
+            Found::Refused(error) => {
+                write!(f, "the host has digest {a:08x}{b:08x}, the device failed: {error}")
+            }
+            Found::Token(d) if d.token != *token => {
+                write!(f, "the device read {} instead", d.token)
+            }
+            Found::Token(d) if d.digest == host.digest => {
+                write!(f, "the host chose {}, the device {}", host.next, d.next)
+            }
+            Found::Token(d) => write!(
+                f,
+                "the host has digest {a:08x}{b:08x}, the device {:08x}{:08x} ({} differing bits)",
+                d.digest.0,
+                d.digest.1,
+                self.bits()
+            ),
+        }
+    }
+}
+
+/// A table; its last line is the verdict in a sentence.
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "device        {} ({})", self.info.board, self.info.core)?;
+        if let Ok(image) = &self.info.image {
+            let (major, identity) = (image.version / 10, image.identity);
+            writeln!(f, "image         {identity:08x}, RWKV-{major}")?;
+        }
+        writeln!(f, "prompt        {} tokens", self.prompt_tokens)?;
+        writeln!(f, "generated     \"{}\"", self.generated.escape_ascii())?;
+        if let Some(cost) = self.instructions_per_token {
+            let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
+            writeln!(f, "instructions  {median} per token (median), {mean} (mean)")?;
+        }
+        if let Some(memory) = self.memory {
+            let parts = [
+                ("state", memory.state),
+                ("scratch", memory.scratch),
+                ("stack", memory.stack),
+                ("statics", memory.statics),
+                ("heap", memory.heap),
+                ("firmware in flash", memory.flash),
+            ];
+            write!(f, "memory       ")?;
+            for (i, (name, bytes)) in parts.into_iter().enumerate() {
+                let comma = if i == 0 { "" } else { "," };
+                write!(f, "{comma} {name} {}", Grouped(bytes.into()))?;
+            }
+            writeln!(f, " bytes")?;
+        }
+        writeln!(f, "time          {:.2} s", self.seconds)?;
+        match &self.first_difference {
+            None => write!(f, "{} tokens, {} differing bits", self.tokens, self.differing_bits),
+            Some(difference) => difference.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+            assert_eq!(Grouped(number).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn costs_are_instructions_or_nothing() {
+        let cost = Cost::instructions(Tick::Instructions(40), &[3, 1, 5]);
+        assert_eq!(cost, Some(Cost { median: 120, mean: 120 }));
+        assert_eq!(Cost::instructions(Tick::Instructions(40), &[]), None);
+        assert_eq!(Cost::instructions(Tick::Nanoseconds(1), &[3]), None);
+    }
+}
