@@ -1,7 +1,8 @@
 """Held-out bits per byte of a .safetensors, and tunes from it.
 
 A plain numpy step, one token at a time, independent of the training code: f16 weights widened to f32. Rows of a
-batch are separate texts. `python evaluate.py FILE` prints the figure; `--sample` writes a tune as well.
+batch are separate texts. `python evaluate.py FILE` prints the figure; `--sample` writes a tune, `--logits` what
+`tests/golden` holds.
 """
 import argparse
 import sys
@@ -147,13 +148,20 @@ def main():
     a.add_argument("--split", default="heldout", choices=data.SPLITS)
     a.add_argument("--stream", action="store_true", help="one text with the state carried on between tunes")
     a.add_argument("--sample", action="store_true", help="only write a tune")
+    a.add_argument("--logits", metavar="OUT", help="only write the logits after the prompt, as little-endian f32")
     a.add_argument("--prompt", default="X:1\n", help="text, or @FILE")
     a.add_argument("--temperature", type=float, default=0.8)
     a.add_argument("--seed", type=int, default=1)
     args = a.parse_args()
     model = Model(args.file)
+    prompt = open(args.prompt[1:], "rb").read() if args.prompt[0] == "@" else args.prompt.encode()
+    if args.logits:
+        state = model.state(1)
+        for token in prompt:
+            logits = model.step(np.array([token]), state)
+        open(args.logits, "wb").write(logits[0].astype("<f4").tobytes())
+        return
     if args.sample:
-        prompt = open(args.prompt[1:], "rb").read() if args.prompt[0] == "@" else args.prompt.encode()
         sys.stdout.write(sample(model, prompt, args.temperature, args.seed))
         return
     texts = [t.encode() for t in data.tunes()[args.split]]

@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: models, images and the memory to run them.
 
+pub mod damage;
+
 use std::path::{Path, PathBuf};
 
 use rwkv_core::{Digest, Error, Image, Model, StateView, image::CRC, stream::InPlace};

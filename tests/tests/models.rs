@@ -49,6 +49,25 @@ fn f32_images_give_the_expected_logits() {
     }
 }
 
+/// Several heads, and a prompt of 56 bytes: what the plain numpy step of `models/train/evaluate.py`
+/// makes of it (`evaluate.py FILE --prompt @tests/golden/prompt.txt --logits OUT`).
+#[test]
+fn shipped_models_agree_with_numpy() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let prompt: Vec<u32> =
+        fs::read(golden.join("prompt.txt")).expect("prompt").into_iter().map(u32::from).collect();
+    for model in ["tunes-v4", "tunes-v7"] {
+        let expected = floats(&golden.join(format!("{model}.logits")));
+        let file = image(&shipped(model), Weights::F32);
+        let image = file.open().expect("it opens");
+        let (_, logits) = Memory::new(&image).step(&image, &prompt).expect("it steps");
+        let largest = expected.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
+        let difference = largest_difference(&logits, &expected) / largest;
+        println!("{model}: {difference:e} of the largest logit");
+        assert!(difference <= 1e-5, "{model}: {difference:e}");
+    }
+}
+
 #[test]
 fn int8_images_stay_close() {
     // Bounds from the arithmetic: half a step of 127 per weight, averaged over 64 to 128 inputs.

@@ -1,0 +1,131 @@
+//! Ways to damage an image, and what a reader must say of each.
+
+use rwkv_core::{Image, ImageError};
+use rwkv_host::file::ImageFile;
+
+use crate::repair_header;
+
+/// A way to damage an image, and what a reader must say.
+#[derive(Debug)]
+pub struct Damage {
+    /// What was done.
+    pub what: String,
+    /// The damaged image.
+    pub file: ImageFile,
+    /// What a reader of the file must say.
+    pub error: ImageError,
+}
+
+impl Damage {
+    /// What a reader says who finds the bytes at the start of an erased flash of `room` bytes,
+    /// where nothing tells it that they end early.
+    ///
+    /// # Panics
+    /// If it finds no fault.
+    pub fn in_flash(&self, room: usize) -> ImageError {
+        let mut flash = self.file.bytes().to_vec();
+        flash.resize(room, 0);
+        let flash = ImageFile::new(&flash);
+        Image::open_prefix(flash.bytes()).expect_err(&self.what)
+    }
+}
+
+/// Damages `good` in every way.
+///
+/// # Panics
+/// If `good` is not.
+pub fn list(good: &ImageFile) -> Vec<Damage> {
+    let mut all = Vec::new();
+    let bytes = good.bytes();
+    let header = *Image::open(bytes).expect("it opens").header();
+    let total = bytes.len() as u32;
+    let mut add = |what: &str, error, edit: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = bytes.to_vec();
+        edit(&mut bytes);
+        all.push(Damage { what: what.to_owned(), file: ImageFile::new(&bytes), error });
+    };
+    add("no byte", ImageError::Truncated { needed: 80, given: 0 }, &|b| b.clear());
+    add("half a header", ImageError::Truncated { needed: 80, given: 40 }, &|b| b.truncate(40));
+    let given = total - 1;
+    add("last byte missing", ImageError::Truncated { needed: total, given }, &|b| {
+        b.truncate(given as usize);
+    });
+    add("half the image", ImageError::Truncated { needed: total, given: total / 2 }, &|b| {
+        b.truncate(total as usize / 2);
+    });
+    add("magic", ImageError::Magic, &|b| b[0] = b'Q');
+    add("format version", ImageError::FormatVersion(2), &|b| {
+        b[4] = 2;
+        repair_header(b);
+    });
+    add("RWKV version", ImageError::Version(80), &|b| {
+        b[16] = 80;
+        repair_header(b);
+    });
+    add("math mode", ImageError::MathMode(9), &|b| {
+        b[17] = 9;
+        repair_header(b);
+    });
+    add("state precision", ImageError::StatePrecision(1), &|b| {
+        b[18] = 1;
+        repair_header(b);
+    });
+    add("tokenizer", ImageError::Tokenizer(7), &|b| {
+        b[19] = 7;
+        repair_header(b);
+    });
+    add("no layers", ImageError::HeaderField { offset: 20 }, &|b| {
+        b[20..24].fill(0);
+        repair_header(b);
+    });
+    add("reserved field", ImageError::HeaderField { offset: 72 }, &|b| {
+        b[72] = 1;
+        repair_header(b);
+    });
+    add("bit in the header", ImageError::HeaderChecksum, &|b| b[50] ^= 4);
+    let sections = header.section_count();
+    add("wrong length", ImageError::SectionTable { section: sections }, &|b| {
+        let longer = total + 16;
+        b[8..12].copy_from_slice(&longer.to_le_bytes());
+        repair_header(b);
+        b.extend([0; 16]);
+    });
+    add("scratch too small", ImageError::Plan, &|b| {
+        b[48..52].copy_from_slice(&16u32.to_le_bytes());
+        repair_header(b);
+    });
+    add("more layers than there are", ImageError::SectionTable { section: sections - 2 }, &|b| {
+        b[20] += 1;
+        repair_header(b);
+    });
+    for (index, section) in (0..).zip(Image::open(bytes).expect("it opens").sections()) {
+        for at in [0, section.length / 2, section.length - 1] {
+            let error = ImageError::SectionChecksum { section: index };
+            add(&format!("bit in section {index} at {at}"), error, &|b| {
+                b[(section.offset + at) as usize] ^= 1 << (at % 8);
+            });
+        }
+    }
+    // With a CRC that matches, the records speak.
+    let layer = Image::open(bytes).expect("it opens").sections().nth(1).expect("a layer");
+    let record = ImageError::Record { offset: layer.offset, expected: 2 };
+    add("a record that is another", record, &|b| {
+        b[layer.offset as usize] = 3;
+        repair_section(b, 1);
+    });
+    let block = ImageError::BlockChecksum { offset: layer.offset + 16 };
+    add("a block whose checksum is wrong", block, &|b| {
+        b[layer.offset as usize + 24] ^= 1;
+        repair_section(b, 1);
+    });
+    all
+}
+
+fn repair_section(bytes: &mut [u8], index: usize) {
+    let entry = rwkv_core::image::HEADER_BYTES + index * rwkv_core::image::SECTION_BYTES;
+    let word = |b: &[u8], at: usize| u32::from_le_bytes(b[at..at + 4].try_into().expect("4"));
+    let (offset, length) = (word(bytes, entry + 4) as usize, word(bytes, entry + 8) as usize);
+    let crc = rwkv_core::image::CRC.checksum(&bytes[offset..offset + length]);
+    bytes[entry + 12..entry + 16].copy_from_slice(&crc.to_le_bytes());
+    repair_header(bytes);
+}

@@ -1,0 +1,236 @@
+//! Devices against the host: every bit, every damage, any noise on the line.
+
+use std::{
+    io::{Read, Write},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use clap::Parser;
+use rwkv_core::{Error, sampler::SamplerConfig};
+use rwkv_embedded::agent::{
+    frame::{Decoder, encode},
+    protocol::{AgentError, MAX_FRAME, Reply, Request, Tick},
+};
+use rwkv_host::{
+    convert::Weights,
+    device::{Device, DeviceError, DeviceSpec, Flip, Options, QemuBoard},
+    validate::{Found, Parallel, Stepwise, Verdict, validate},
+};
+use rwkv_tests::{damage, image, shared, shipped, text};
+
+const QEMU: DeviceSpec = DeviceSpec::Qemu(QemuBoard::Mps2An386);
+
+/// The devices that this machine can run.
+fn devices() -> Vec<DeviceSpec> {
+    let version = Command::new("qemu-system-arm").arg("--version").stdout(Stdio::null()).status();
+    if version.is_ok_and(|status| status.success()) {
+        return vec![DeviceSpec::Sim, QEMU];
+    }
+    println!("skipped: {QEMU}, since qemu-system-arm is not installed");
+    vec![DeviceSpec::Sim]
+}
+
+fn prove(
+    spec: DeviceSpec,
+    checkpoint: &std::path::Path,
+    weights: Weights,
+    prompt: &[u32],
+    generate: usize,
+) -> Verdict {
+    let file = image(checkpoint, weights);
+    let image = file.open().expect("it opens");
+    let mut device = Device::open(spec, &image, &Options::default()).expect("the device starts");
+    let sampler = SamplerConfig::GREEDY;
+    let mut host = Parallel::new(&image, sampler).expect("the host starts");
+    let verdict = validate(&mut device, &mut host, sampler, prompt, generate, |_| {})
+        .expect("there is a verdict");
+    assert!(verdict.is_equal(), "{spec}, {}: {verdict}", checkpoint.display());
+    assert_eq!(verdict.tokens, prompt.len() + generate);
+    verdict
+}
+
+#[test]
+fn int8_agrees_over_512_tokens_on_every_device() {
+    let prompt = text(256, 3);
+    for spec in devices() {
+        for name in ["tiny-rwkv-4v0-660K.pth", "tiny-rwkv-7v0-834K.pth"] {
+            let Some(checkpoint) = shared(name) else { continue };
+            let verdict = prove(spec, &checkpoint, Weights::Int8, &prompt, 256);
+            println!("{name}\n{verdict}\n");
+            if spec == QEMU {
+                let memory = verdict.memory.expect("the board tells its memory");
+                assert_eq!(memory.heap, 0);
+                assert!(memory.stack > 0 && memory.statics > 0 && memory.flash > 0);
+                assert!(matches!(verdict.info.tick, Tick::Instructions(_)));
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_agrees_on_every_device() {
+    let prompt = b"\"in".map(u32::from);
+    for spec in devices() {
+        for name in
+            ["tiny-rwkv-4v0-660K.pth", "tiny-rwkv-7v0-834K.pth", "tiny-rwkv-7v0-834K-FP32.bin"]
+        {
+            if let Some(checkpoint) = shared(name) {
+                prove(spec, &checkpoint, Weights::F32, &prompt, 16);
+            }
+        }
+    }
+}
+
+#[test]
+fn shipped_models_agree_on_every_device_with_any_sampler() {
+    let prompt = b"X:1\nT:".map(u32::from);
+    for spec in devices() {
+        for (model, weights) in [("tunes-v4", Weights::Int8), ("tunes-v7", Weights::Int8)] {
+            let file = image(&shipped(model), weights);
+            let image = file.open().expect("it opens");
+            let mut device =
+                Device::open(spec, &image, &Options::default()).expect("the device starts");
+            let warm = SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11 };
+            for sampler in [warm, SamplerConfig { seed: 12, ..warm }, SamplerConfig::GREEDY] {
+                let mut host = Stepwise::new(&image, sampler).expect("the host starts");
+                let verdict = validate(&mut device, &mut host, sampler, &prompt, 32, |_| {})
+                    .expect("there is a verdict");
+                assert!(verdict.is_equal(), "{model}: {verdict}");
+            }
+        }
+    }
+}
+
+/// Every weight that a token reads: a flipped bit is found, at the first token that reads it.
+#[test]
+fn a_flipped_weight_is_found_and_the_token_named() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().expect("it opens");
+    let sections: Vec<_> = image.sections().collect();
+    let prompt = b"X:1\n".map(u32::from);
+    let row = 4 + 1 + 1 + 96 / 4;
+    let embedding = |token: usize| sections[0].offset as usize + 16 + token * (row - 4) * 4 + 8;
+    let head = sections[5].offset as usize + sections[5].length as usize - 40;
+    let layer = sections[1].offset as usize + 2000;
+    for (offset, first) in [(embedding(b'1'.into()), 2), (layer, 0), (head, 0)] {
+        let flip = Some(Flip { offset, bit: 6 });
+        let options = Options { flip, ..Options::default() };
+        let mut device =
+            Device::open(DeviceSpec::Sim, &image, &options).expect("the device starts");
+        let sampler = SamplerConfig::GREEDY;
+        let mut host = Parallel::new(&image, sampler).expect("the host starts");
+        let verdict = validate(&mut device, &mut host, sampler, &prompt, 4, |_| {})
+            .expect("there is a verdict");
+        let difference = verdict.first_difference.as_ref().expect("it differs");
+        assert_eq!(difference.index, first, "{verdict}");
+        assert!(matches!(difference.device, Found::Token(_)));
+        assert!(verdict.differing_bits > 0);
+        assert!(verdict.to_string().ends_with("differing bits)"), "{verdict}");
+    }
+}
+
+#[test]
+fn the_command_exits_with_the_verdict() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("tunes.rwkv");
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    std::fs::write(&path, file.bytes()).expect("written");
+    let offset = file.open().expect("it opens").header().layers_offset as usize + 2000;
+    let run = |more: &[&str]| {
+        let mut args = vec!["rwkv", "validate", path.to_str().expect("UTF-8"), "-n", "4"];
+        args.extend(["--prompt", "X:1\n"]);
+        args.extend(more);
+        let cli = rwkv_host::cli::Cli::try_parse_from(args).expect("it parses");
+        format!("{:?}", rwkv_host::cli::run(cli).expect("there is a verdict"))
+    };
+    let success = format!("{:?}", std::process::ExitCode::SUCCESS);
+    assert_eq!(run(&[]), success);
+    assert_eq!(run(&["--json"]), success);
+    assert_ne!(run(&["--sim-flip-bit", &format!("{offset}:6")]), success);
+}
+
+/// The same list of damages as on the host, with the same errors, on every device.
+#[test]
+fn devices_name_every_damage() {
+    let good = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = good.open().expect("it opens");
+    for spec in devices() {
+        for damage in damage::list(&good) {
+            let flash = damage.file.bytes();
+            let transport = Device::start(spec, flash, &Options::default()).expect("it starts");
+            let error = Device::connect(transport, &image, Duration::from_secs(60))
+                .expect_err(&damage.what);
+            let DeviceError::NoImage(found) = error else {
+                panic!("{spec}, {}: {error}", damage.what)
+            };
+            // Behind an image in flash there is more flash: a board reads on where a file ends.
+            let expected = match spec {
+                QEMU => damage.in_flash(0x0038_0000),
+                _ => damage.error,
+            };
+            assert_eq!(found, Error::Image(expected), "{spec}, {}", damage.what);
+            println!("{spec}: {:<40} {found}", damage.what);
+        }
+    }
+}
+
+#[test]
+fn noise_on_the_line_neither_hangs_nor_ends_a_device() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let options = Options::default();
+    for spec in devices() {
+        let mut line = Device::start(spec, file.bytes(), &options).expect("it starts");
+        line.set_timeout(Duration::from_secs(60)).expect("a time-out");
+        let mut reply = Replies::default();
+        for seed in 1..=40 {
+            let mut noise: Vec<u8> = text(250, seed).iter().map(|x| (x * 37) as u8).collect();
+            noise.push(0);
+            let frames = noise.split_inclusive(|byte| *byte == 0).count();
+            line.write_all(&noise).expect("it listens");
+            for _ in 0..frames {
+                assert_eq!(reply.next(&mut line), Reply::Error(AgentError::Frame));
+            }
+        }
+        let mut buffer = [0; MAX_FRAME];
+        let mut ask = |request: &Request, line: &mut dyn rwkv_host::device::Transport| {
+            let frame = encode(request, &mut buffer).expect("it fits");
+            line.write_all(frame).expect("it listens");
+        };
+        // A frame that is cut short, then a request that makes sense and one that does not.
+        line.write_all(&[7, 1, 2]).expect("it listens");
+        ask(&Request::Verify, &mut *line);
+        assert_eq!(reply.next(&mut line), Reply::Error(AgentError::Frame));
+        ask(&Request::Generate { count: 1 }, &mut *line);
+        assert_eq!(reply.next(&mut line), Reply::Error(AgentError::NothingRead));
+        ask(&Request::Feed([65, 9999].into_iter().collect()), &mut *line);
+        assert!(matches!(reply.next(&mut line), Reply::Token(_)));
+        let wrong = Error::Token { token: 9999, vocab: 256 };
+        assert_eq!(reply.next(&mut line), Reply::Error(AgentError::Model(wrong)));
+        ask(&Request::Verify, &mut *line);
+        assert_eq!(reply.next(&mut line), Reply::Done);
+    }
+}
+
+/// Replies from a line, one after the other.
+#[derive(Default)]
+struct Replies {
+    decoder: Decoder,
+    received: std::collections::VecDeque<u8>,
+}
+
+impl Replies {
+    fn next(&mut self, line: &mut Box<dyn rwkv_host::device::Transport>) -> Reply {
+        loop {
+            while let Some(byte) = self.received.pop_front() {
+                if let Some(reply) = self.decoder.push(byte) {
+                    return reply.expect("an intact frame");
+                }
+            }
+            let mut buffer = [0; 512];
+            let count = line.read(&mut buffer).expect("an answer in time");
+            assert!(count > 0, "the device ended");
+            self.received.extend(&buffer[..count]);
+        }
+    }
+}
