@@ -23,7 +23,7 @@ impl Digest {
     /// Adds the values that stand at `first` and the positions after it.
     ///
     /// # Errors
-    /// [`Error::NonFinite`]: infinities and NaN are never digested.
+    /// [`Error::NonFinite`] if a value is infinite or not a number: then the digest is of no use.
     pub fn add(&mut self, first: u32, values: &[f32]) -> Result<(), Error> {
         let mut finite = true;
         for (i, value) in values.iter().enumerate() {

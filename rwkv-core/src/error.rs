@@ -193,6 +193,11 @@ pub enum Error {
         /// Words that were given.
         given: u32,
     },
+    /// The buffer for logits is shorter than the vocabulary.
+    LogitsSize {
+        /// Tokens in the vocabulary.
+        needed: u32,
+    },
     /// A value became infinite or not a number.
     NonFinite,
     /// An earlier token failed half-way: reset or restore the state first.
@@ -226,6 +231,9 @@ impl fmt::Display for Error {
             }
             Self::ScratchSize { needed, given } => {
                 write!(f, "scratch has {given} words, the image needs {needed}")
+            }
+            Self::LogitsSize { needed } => {
+                write!(f, "the buffer for logits is shorter than the vocabulary of {needed}")
             }
             Self::NonFinite => f.write_str("a value became infinite or not a number"),
             Self::BrokenState => {

@@ -15,11 +15,11 @@
 //! - [`Model`]: the above in one type, with [`State`], [`sampler`], [`tokenizer`] and [`digest`].
 //!
 //! ```no_run
-//! use rwkv_core::{Image, Model, State, image::Version, stream::InPlace};
+//! use rwkv_core::{Image, Model, State, stream::InPlace};
 //! # fn flash() -> &'static [u8] { &[] }
 //! # fn demo() -> Result<(), rwkv_core::Error> {
 //! let image = Image::open(flash())?;
-//! let mut state = State::<4, 128, 3>::new(Version::V4);
+//! let mut state = State::<4, 128, 3>::new();
 //! let mut scratch = [0.0; 2048];
 //! let mut model = Model::new(*image.header(), InPlace::new(image.words()), &mut scratch)?;
 //! let mut logits = [0.0; 256];

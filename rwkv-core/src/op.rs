@@ -113,7 +113,7 @@ impl Activation {
             Self::Identity => return,
             Self::Sigmoid => math::sigmoid,
             Self::Tanh => math::tanh,
-            Self::SquaredRelu => |x| if x > 0.0 { x * x } else { 0.0 },
+            Self::SquaredRelu => |x| if x < 0.0 { 0.0 } else { x * x },
             Self::Decay => |x| math::exp(-0.606_531 * math::sigmoid(x)),
         };
         x.iter_mut().for_each(|x| *x = f(*x));
@@ -154,7 +154,7 @@ pub fn quantise(buffer: &mut [f32], len: usize, bits: u8) -> Result<f32, Error> 
         buffer.fill(0.0);
         return Ok(0.0);
     }
-    let limit = (1i32 << (bits - 1)) - 1;
+    let limit = (1i32 << (bits.clamp(8, 15) - 1)) - 1;
     let factor = limit as f32 / m;
     let round = |x: f32| {
         // Adding 1.5·2^23 leaves no fraction bits, so the addition itself rounds half to even.

@@ -13,8 +13,8 @@ const EMPTY_EXPONENT: f32 = -1e30;
 /// version 5 on. The numbers come from [`Header::parse`] in a `const`.
 ///
 /// ```
-/// use rwkv_core::{State, image::Version};
-/// static mut MEMORY: State<4, 128, 3> = State::new(Version::V4);
+/// use rwkv_core::State;
+/// static mut MEMORY: State<4, 128, 3> = State::new();
 /// assert_eq!(size_of::<State<4, 128, 3>>(), 4 * 128 * (3 + 2) * 4 + 4);
 /// ```
 #[derive(Debug, Clone)]
@@ -26,13 +26,14 @@ pub struct State<const LAYERS: usize, const DIM: usize, const WIDTH: usize> {
 
 impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> State<LAYERS, DIM, WIDTH> {
     /// The state before the first token.
-    pub const fn new(version: Version) -> Self {
+    pub const fn new() -> Self {
         let mut state = Self {
             shift: [[[0.0; DIM]; 2]; LAYERS],
             recurrent: [[[0.0; DIM]; WIDTH]; LAYERS],
             broken: false,
         };
-        if matches!(version, Version::V4) && WIDTH == 3 {
+        // Heads are multiples of four channels, so three rows are version 4's.
+        if WIDTH == 3 {
             let mut layer = 0;
             while layer < LAYERS {
                 state.recurrent[layer][2] = [EMPTY_EXPONENT; DIM];
@@ -49,6 +50,14 @@ impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> State<LAYERS, DI
             recurrent: self.recurrent.as_flattened_mut().as_flattened_mut(),
             broken: &mut self.broken,
         }
+    }
+}
+
+impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> Default
+    for State<LAYERS, DIM, WIDTH>
+{
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -42,7 +42,7 @@ impl<'a> InPlace<'a> {
 
     fn get(&self, word: usize, words: usize) -> Result<&'a [u32], StreamError> {
         let rest = self.words.get(word..).unwrap_or_default();
-        rest.get(..words).ok_or(StreamError::OutOfBounds { offset: word as u32 * 4 })
+        rest.get(..words).ok_or(StreamError::OutOfBounds { offset: (word as u32).wrapping_mul(4) })
     }
 }
 

@@ -14,6 +14,8 @@ pub enum SelfTestError {
     SubnormalOutput,
     /// Results are not rounded to nearest, ties to even.
     Rounding,
+    /// A product is not rounded before it is added: multiply and add are fused.
+    Contraction,
 }
 
 impl core::fmt::Display for SelfTestError {
@@ -22,6 +24,7 @@ impl core::fmt::Display for SelfTestError {
             Self::SubnormalInput => "a subnormal operand counts as zero",
             Self::SubnormalOutput => "a subnormal result becomes zero",
             Self::Rounding => "results are not rounded to nearest even",
+            Self::Contraction => "multiply and add are fused",
         })
     }
 }
@@ -47,6 +50,11 @@ pub fn floats() -> Result<(), SelfTestError> {
     let (one, odd) = (black_box(1.0_f32), black_box(1.0 + f32::EPSILON));
     if one + half_step != 1.0 || odd + half_step != 1.0 + 2.0 * f32::EPSILON {
         return Err(SelfTestError::Rounding);
+    }
+    // (1 + 2^-12)² is 1 + 2^-11 + 2^-24: a tie whose last term rounding takes away.
+    let (factor, rounded) = (black_box(1.0 + 1.0 / 4096.0_f32), black_box(1.0 + 1.0 / 2048.0_f32));
+    if factor * factor - rounded != 0.0 {
+        return Err(SelfTestError::Contraction);
     }
     Ok(())
 }

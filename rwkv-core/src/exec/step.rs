@@ -21,6 +21,12 @@ pub trait Logits {
     /// Whether anybody looks: if not, the head is not computed.
     const WANTED: bool = true;
 
+    /// Whether there is room for so many; asked before a token is computed.
+    fn fits(&self, vocab: u32) -> bool {
+        let _ = vocab;
+        true
+    }
+
     /// Takes the logits of the tokens from `first` on. All are finite.
     fn push(&mut self, first: u32, logits: &[f32]);
 }
@@ -36,6 +42,10 @@ impl Logits for () {
 impl<A: Logits, B: Logits> Logits for (A, B) {
     const WANTED: bool = A::WANTED || B::WANTED;
 
+    fn fits(&self, vocab: u32) -> bool {
+        self.0.fits(vocab) && self.1.fits(vocab)
+    }
+
     fn push(&mut self, first: u32, logits: &[f32]) {
         self.0.push(first, logits);
         self.1.push(first, logits);
@@ -45,6 +55,10 @@ impl<A: Logits, B: Logits> Logits for (A, B) {
 impl<L: Logits> Logits for &mut L {
     const WANTED: bool = L::WANTED;
 
+    fn fits(&self, vocab: u32) -> bool {
+        (**self).fits(vocab)
+    }
+
     fn push(&mut self, first: u32, logits: &[f32]) {
         (**self).push(first, logits);
     }
@@ -52,6 +66,10 @@ impl<L: Logits> Logits for &mut L {
 
 /// A buffer for all of them.
 impl Logits for [f32] {
+    fn fits(&self, vocab: u32) -> bool {
+        self.len() >= vocab as usize
+    }
+
     fn push(&mut self, first: u32, logits: &[f32]) {
         let rest = self.get_mut(first as usize..).unwrap_or_default();
         rest.iter_mut().zip(logits).for_each(|(y, x)| *y = *x);
@@ -59,6 +77,10 @@ impl Logits for [f32] {
 }
 
 impl Logits for &mut [f32] {
+    fn fits(&self, vocab: u32) -> bool {
+        (**self).fits(vocab)
+    }
+
     fn push(&mut self, first: u32, logits: &[f32]) {
         (**self).push(first, logits);
     }
@@ -114,6 +136,9 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
             let (needed, given) = (header.scratch_words, scratch.len() as u32);
             return Err(Error::ScratchSize { needed, given });
         }
+        if !logits.fits(header.dims.vocab) {
+            return Err(Error::LogitsSize { needed: header.dims.vocab });
+        }
         state.set_broken(true);
         let mut step = Self {
             header,
@@ -138,7 +163,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
     }
 
     async fn record(&mut self, shape: Shape) -> Result<Record, Error> {
-        let offset = self.stream.position() as u32 * 4;
+        let offset = (self.stream.position() as u32).wrapping_mul(4);
         let words = self.stream.next(RECORD_WORDS).await?;
         parse(words, &shape, offset)
     }
@@ -233,9 +258,9 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let at = (HEADER_BYTES + sections * SECTION_BYTES) / 4;
         let shape = Shape::table(Id::Embedding, self.header.dims.vocab, out.len() as u32);
         let words = self.stream.read_at(at, RECORD_WORDS).await?;
-        let record = parse(words, &shape, at as u32 * 4)?;
+        let record = parse(words, &shape, (at as u32).wrapping_mul(4))?;
         let row = record.tile_words(1);
-        let at = at + RECORD_WORDS + self.token as usize * row;
+        let at = (self.token as usize).saturating_mul(row).saturating_add(at + RECORD_WORDS);
         let row = self.stream.read_at(at, row).await?;
         let row = checked::<S>(row, at)?;
         op::dequantise(&record, row, self.lane.get_mut(out)?);
@@ -379,7 +404,8 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
 
     async fn head(&mut self, x: Span) -> Result<(), Error> {
         if !L::WANTED {
-            return Ok(());
+            let finite = self.lane.get(x)?.iter().all(|x| x.is_finite());
+            return if finite { Ok(()) } else { Err(Error::NonFinite) };
         }
         self.next_section().await?;
         self.layer_norm(Id::LnOut, x, x).await?;

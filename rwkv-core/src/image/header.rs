@@ -211,8 +211,8 @@ impl Header {
 
     /// Words of state: two shift rows and the recurrent rows per layer.
     pub const fn state_words(&self) -> usize {
-        let (layers, dim) = (self.dims.layers as usize, self.dims.dim as usize);
-        layers * dim * (self.state_width() as usize + 2)
+        let rows = (self.dims.layers as usize).saturating_mul(self.state_width() as usize + 2);
+        rows.saturating_mul(self.dims.dim as usize)
     }
 
     /// The section table, unchecked entries left out.

@@ -110,7 +110,7 @@ impl<'a> Image<'a> {
             visit(request, &found)
         })?;
         cursor.close()?;
-        if plan.scratch_words != self.header.scratch_words
+        if plan.scratch_words > self.header.scratch_words
             || cursor.blocks != self.header.block_words
         {
             return Err(ImageError::Plan);
@@ -118,11 +118,10 @@ impl<'a> Image<'a> {
         Ok(plan)
     }
 
-    /// The CRC-32 of the header and its section table: since that holds the CRC of every section,
-    /// two images with the same identity have the same weights.
+    /// The CRC-32 in the header. It covers the CRC of every section, so it changes with any weight
+    /// as far as 32 bits can tell, and names the image.
     pub fn identity(&self) -> u32 {
-        let table = HEADER_BYTES + usize::from(self.header.section_count()) * SECTION_BYTES;
-        CRC.checksum(self.bytes().get(..table).unwrap_or_default())
+        self.words.get(3).copied().unwrap_or_default()
     }
 
     /// Finds the bytes of the first section of a kind.
@@ -197,7 +196,7 @@ impl<'a> Cursor<'_, 'a> {
 pub fn verify(block: &[u32], at: usize) -> Result<(), ImageError> {
     match block.split_first() {
         Some((sum, words)) if checksum(words) == *sum => Ok(()),
-        _ => Err(ImageError::BlockChecksum { offset: at as u32 * 4 }),
+        _ => Err(ImageError::BlockChecksum { offset: (at as u32).wrapping_mul(4) }),
     }
 }
 

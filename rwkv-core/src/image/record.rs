@@ -262,7 +262,7 @@ impl Record {
 
     /// Words of a block of `rows` rows, its checksum included.
     pub fn tile_words(&self, rows: usize) -> usize {
-        1 + rows * (self.scale_words() + self.line_words())
+        rows.saturating_mul(self.scale_words() + self.line_words()).saturating_add(1)
     }
 
     /// The sizes in words of all blocks, in order.
@@ -301,17 +301,108 @@ impl Record {
     }
 }
 
-/// The word checksum of a block: two running sums, folded into one.
+/// The word checksum of a block: `h = (rotl(h, 7) ^ w) · 0x9E3779B1` for each word, from the
+/// number of words plus one.
 ///
-/// `s1` starts at the number of words plus one and adds each word; `s2` adds every `s1`. The
-/// result is `s1 + 0x9E3779B2·s2`. A change confined to one word is always found, since it moves
-/// the result by an odd multiple of itself.
+/// Every step is a bijection of `h` for a given word and of the word for a given `h`, so a change
+/// confined to one word is always found, and a block of zeros never has the checksum 0.
 pub fn checksum(words: &[u32]) -> u32 {
-    let mut s1 = (words.len() as u32).wrapping_add(1);
-    let mut s2 = 0u32;
-    for w in words {
-        s1 = s1.wrapping_add(*w);
-        s2 = s2.wrapping_add(s1);
+    let start = (words.len() as u32).wrapping_add(1);
+    words.iter().fold(start, |h, w| (h.rotate_left(7) ^ w).wrapping_mul(0x9E37_79B1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{vec, vec::Vec};
+
+    /// The examples of the book's chapter *Image format*.
+    #[test]
+    fn examples_of_the_book() {
+        let examples: [(&[u32], u32); 5] = [
+            (&[], 0x0000_0001),
+            (&[0], 0x3779_b100),
+            (&[1, 2, 3], 0x08d4_be6f),
+            (&[3, 2, 1], 0x2b2f_8e10),
+            (&[0x3f80_0000, 0xbf80_0000], 0xe4ef_f54d),
+        ];
+        for (words, sum) in examples {
+            assert_eq!(checksum(words), sum, "{words:x?}");
+        }
+        let vector = Record {
+            id: Id::AttMixK,
+            format: Format::F32,
+            layout: Layout::RowMajor,
+            bits: 0,
+            rows: 4,
+            cols: 1,
+            tile_rows: 4,
+        };
+        let value = Record {
+            id: Id::FfnValue,
+            format: Format::Int8,
+            layout: Layout::InputMajor,
+            bits: 11,
+            rows: 128,
+            cols: 512,
+            tile_rows: 128,
+        };
+        assert_eq!(vector.to_words(), [0x11, 4, 1, 0x9cef_0004]);
+        assert_eq!(value.to_words(), [0x0b01_0244, 0x80, 0x200, 0xae56_0080]);
     }
-    s1.wrapping_add(s2.wrapping_mul(0x9E37_79B2))
+
+    #[test]
+    fn every_change_of_one_word_is_found() {
+        let words: Vec<u32> = (0..64u32).map(|i| i.wrapping_mul(0x1234_5677)).collect();
+        let sum = checksum(&words);
+        for place in 0..words.len() {
+            for bit in 0..32 {
+                let mut changed = words.clone();
+                changed[place] ^= 1 << bit;
+                assert_ne!(checksum(&changed), sum);
+            }
+        }
+    }
+
+    /// A data line that is stuck, or two flips of the same bit anywhere.
+    #[test]
+    fn the_same_bit_flipped_twice_is_found() {
+        let words: Vec<u32> = (0..64u32).map(|i| i.wrapping_mul(0x1234_5677)).collect();
+        let sum = checksum(&words);
+        for bit in 0..32 {
+            for first in 0..words.len() {
+                for second in 0..first {
+                    let mut changed = words.clone();
+                    changed[first] ^= 1 << bit;
+                    changed[second] ^= 1 << bit;
+                    assert_ne!(checksum(&changed), sum, "bit {bit} of {first} and {second}");
+                }
+            }
+            let stuck: Vec<u32> = words.iter().map(|w| w | 1 << bit).collect();
+            assert_ne!(checksum(&stuck), sum, "bit {bit} stuck");
+        }
+    }
+
+    #[test]
+    fn erased_flash_has_no_valid_block() {
+        for erased in [0, u32::MAX] {
+            for len in 0..5000 {
+                let block = vec![erased; len];
+                assert_ne!(checksum(&block), erased);
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_add_up() {
+        for layout in [Layout::RowMajor, Layout::InputMajor] {
+            for format in [Format::F32, Format::Int8] {
+                for (rows, cols, tile_rows) in [(256, 40, 60), (1, 1, 1), (7, 33, 7), (64, 5, 9)] {
+                    let id = Id::AttKey;
+                    let record = Record { id, format, layout, bits: 0, rows, cols, tile_rows };
+                    assert_eq!(record.blocks().sum::<usize>(), record.payload_words());
+                }
+            }
+        }
+    }
 }

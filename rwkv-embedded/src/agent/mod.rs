@@ -241,8 +241,11 @@ impl<'a> Session<'a> {
         let next = self.sampler.finish().map_err(|_| AgentError::Sampler)?;
         let ticks = board.now().wrapping_sub(start);
 
+        let digest = Digest::token(&header, &state, logits).map_err(|error| {
+            state.set_broken(true);
+            AgentError::Model(error)
+        })?;
         self.next = Some(next);
-        let digest = Digest::token(&header, &state, logits).map_err(AgentError::Model)?;
         Ok(Token { token, next, digest, ticks })
     }
 }

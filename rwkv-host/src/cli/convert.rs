@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     checkpoint::Checkpoint,
-    convert::{Options, Weights, convert},
+    convert::{Options, Weights, convert, detect},
     file,
 };
 
@@ -49,6 +49,18 @@ fn epsilon(text: &str) -> Result<f32, String> {
 pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.input)?;
     let TokenizerKind::Byte = args.tokenizer;
+    let detected =
+        detect(&checkpoint).with_context(|| format!("cannot convert {}", args.input.display()))?;
+    let vocab = detected.dims.vocab;
+    anyhow::ensure!(
+        vocab == 256,
+        "the byte tokenizer needs a vocabulary of 256 tokens, this model has {vocab}"
+    );
+    anyhow::ensure!(
+        args.group_norm_eps.is_none() || detected.dims.head_size > 0,
+        "RWKV-{} has no group norm: leave --group-norm-eps out",
+        detected.version.name()
+    );
     let options = Options {
         weights: args.weights,
         group_norm_eps: args.group_norm_eps,
@@ -62,11 +74,6 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
     .with_context(|| format!("cannot convert {}", args.input.display()))?;
     bar.finish_and_clear();
     let image = file::ImageFile::new(&image);
-    let vocab = image.open()?.header().dims.vocab;
-    anyhow::ensure!(
-        vocab == 256,
-        "the byte tokenizer needs a vocabulary of 256 tokens, this model has {vocab}"
-    );
     file::write_whole(&args.output, image.bytes())?;
     let header = *image.open()?.header();
     eprintln!(

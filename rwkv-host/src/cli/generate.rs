@@ -53,7 +53,7 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         tokens.len(),
         tokens.len() as f64 / read,
         args.count,
-        args.count as f64 / wrote
+        args.count.saturating_sub(1) as f64 / wrote
     );
     Ok(())
 }

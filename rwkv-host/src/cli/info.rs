@@ -169,7 +169,11 @@ impl Info {
             formats.dedup();
             let name =
                 if s.kind == "layer" { format!("layer {}", s.index) } else { s.kind.clone() };
-            println!("{:>11} {:>11}  {name} {}", s.offset, s.bytes, formats.join(", "));
+            let formats = formats.join(", ");
+            println!(
+                "{}",
+                format!("{:>11} {:>11}  {name:<10} {formats}", s.offset, s.bytes).trim_end()
+            );
         }
     }
 }

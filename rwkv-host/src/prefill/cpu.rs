@@ -58,7 +58,10 @@ impl<'a, L: Logits + Send> Sequence<'a, L> {
     }
 
     fn record(&mut self, shape: Shape) -> Result<(Record, &'a [u32]), Error> {
-        let wrong = ImageError::Record { offset: self.at as u32 * 4, expected: shape.id as u8 };
+        let wrong = ImageError::Record {
+            offset: (self.at as u32).wrapping_mul(4),
+            expected: shape.id as u8,
+        };
         let words = self.image.words().get(self.at..).ok_or(wrong)?;
         let (head, rest) = words.split_first_chunk::<RECORD_WORDS>().ok_or(wrong)?;
         let record = Record::parse(head, &shape).ok_or(wrong)?;
