@@ -98,6 +98,10 @@ fn shipped_models_agree_on_every_device_with_any_sampler() {
                     .expect("there is a verdict");
                 assert!(verdict.is_equal(), "{model}: {verdict}");
             }
+            if spec == QEMU {
+                let log = device.log().0;
+                assert!(log.contains("ImageInfo"), "the firmware's log is decoded: {log}");
+            }
         }
     }
 }

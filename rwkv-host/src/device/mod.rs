@@ -7,6 +7,7 @@
 mod error;
 mod firmware;
 mod link;
+mod log;
 mod qemu;
 mod sim;
 mod spec;

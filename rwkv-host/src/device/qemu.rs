@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{DeviceError, Options, QemuBoard, Transport, error::Log, firmware};
+use super::{DeviceError, Options, QemuBoard, Transport, error::Log, firmware, log};
 
 const PROGRAM: &str = "qemu-system-arm";
 
@@ -49,6 +49,8 @@ pub(super) struct Qemu {
 /// What QEMU and this process exchange beside the UART.
 struct Files {
     dir: TempDir,
+    /// The firmware: it holds the strings of its log.
+    elf: PathBuf,
 }
 
 impl Files {
@@ -60,15 +62,11 @@ impl Files {
         fs::File::create(self.path(name)).map_err(DeviceError::io("make a file for QEMU's output"))
     }
 
-    /// What QEMU complained about, and how much the firmware logged: its defmt frames are not
-    /// text.
+    /// What QEMU complained about, then what the firmware logged.
     fn log(&self) -> Log {
-        let read = |name| fs::read(self.path(name)).unwrap_or_default();
-        let mut text = String::from_utf8_lossy(&read(STDERR)).into_owned();
-        let frames = read(STDOUT).len();
-        if frames > 0 {
-            text.push_str(&format!("(the firmware logged {frames} bytes of defmt frames)\n"));
-        }
+        let read = |path: &Path| fs::read(path).unwrap_or_default();
+        let mut text = String::from_utf8_lossy(&read(&self.path(STDERR))).into_owned();
+        text.push_str(&log::decode(&read(&self.elf), &read(&self.path(STDOUT))));
         Log(text)
     }
 }
@@ -86,7 +84,10 @@ impl Qemu {
         }
         let elf = firmware::find(board, options.firmware.as_deref())?;
         let dir = TempDir::with_prefix("rwkv-qemu-");
-        let files = Files { dir: dir.map_err(DeviceError::io("make a temporary directory"))? };
+        let files = Files {
+            elf: elf.clone(),
+            dir: dir.map_err(DeviceError::io("make a temporary directory"))?,
+        };
         fs::write(files.path("image"), flash)
             .map_err(DeviceError::io("write the image for QEMU"))?;
         let listener = UnixListener::bind(files.path("uart"))

@@ -89,6 +89,7 @@ pub fn validate(
     }
     let info = device.info().clone();
     Ok(Verdict {
+        image_bytes: reference.image_bytes(),
         tokens: run.compared,
         prompt_tokens: prompt.len(),
         generated: generated.iter().filter_map(|token| u8::try_from(*token).ok()).collect(),

@@ -19,6 +19,9 @@ pub struct Outcome {
 
 /// A way to compute what a device ought to.
 pub trait Reference {
+    /// Bytes of the image.
+    fn image_bytes(&self) -> u32;
+
     /// Back to the state before the first token.
     fn reset(&mut self);
 
@@ -82,6 +85,10 @@ impl<'a> Parallel<'a> {
 }
 
 impl Reference for Parallel<'_> {
+    fn image_bytes(&self) -> u32 {
+        self.image.header().bytes()
+    }
+
     fn reset(&mut self) {
         self.memory.reset(self.image);
         self.sampler.clone_from(&self.start);
@@ -124,6 +131,10 @@ impl<'a> Stepwise<'a> {
 }
 
 impl Reference for Stepwise<'_> {
+    fn image_bytes(&self) -> u32 {
+        self.image.header().bytes()
+    }
+
     fn reset(&mut self) {
         self.memory.reset(self.image);
         self.sampler.clone_from(&self.start);

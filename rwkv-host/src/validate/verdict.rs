@@ -15,6 +15,8 @@ const DIGEST_BITS: u32 = 64;
 pub struct Verdict {
     /// Who the device is and what it runs.
     pub info: Info,
+    /// Bytes of the image.
+    pub image_bytes: u32,
     /// Tokens that were compared, prompt included.
     pub tokens: usize,
     /// Tokens of the prompt among them.
@@ -147,10 +149,11 @@ impl fmt::Display for Verdict {
         writeln!(f, "device        {} ({})", self.info.board, self.info.core)?;
         if let Ok(image) = &self.info.image {
             let (major, identity) = (image.version / 10, image.identity);
-            writeln!(f, "image         {identity:08x}, RWKV-{major}")?;
+            let flash = Grouped(self.image_bytes.into());
+            writeln!(f, "image         {identity:08x}, RWKV-{major}, {flash} bytes of flash")?;
         }
         writeln!(f, "prompt        {} tokens", self.prompt_tokens)?;
-        writeln!(f, "generated     \"{}\"", self.generated.escape_ascii())?;
+        writeln!(f, "generated     {} tokens", self.generated.len())?;
         if let Some(cost) = self.instructions_per_token {
             let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
             writeln!(f, "instructions  {median} per token (median), {mean} (mean)")?;
