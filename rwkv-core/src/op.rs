@@ -156,12 +156,7 @@ pub fn quantise(buffer: &mut [f32], len: usize, bits: u8) -> Result<f32, Error> 
     }
     let limit = (1i32 << (bits.clamp(8, 15) - 1)) - 1;
     let factor = limit as f32 / m;
-    let round = |x: f32| {
-        // Adding 1.5·2^23 leaves no fraction bits, so the addition itself rounds half to even.
-        const MAGIC: f32 = 12_582_912.0;
-        let q = (x * factor + MAGIC) - MAGIC;
-        (q as i32).clamp(-limit, limit)
-    };
+    let round = |x: f32| math::round_half_even(x * factor).clamp(-limit, limit);
     let words: &mut [u32] = bytemuck::cast_slice_mut(buffer);
     let len = len.min(words.len());
     for i in 0..words.len() {

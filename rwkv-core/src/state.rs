@@ -84,7 +84,7 @@ impl<'a> StateView<'a> {
         let given = memory.len();
         let wrong = Error::StateSize { needed: needed as u32, given: given as u32 };
         let memory = memory.get_mut(..needed).ok_or(wrong)?;
-        let shift = header.dims.layers as usize * header.dims.dim as usize * 2;
+        let shift = header.shift_words();
         let (shift, recurrent) = memory.split_at_mut_checked(shift).ok_or(wrong)?;
         Ok(Self { shift, recurrent, broken })
     }
@@ -109,6 +109,22 @@ impl<'a> StateView<'a> {
             recurrent: &mut *self.recurrent,
             broken: &mut *self.broken,
         }
+    }
+
+    /// Whether a token may be computed: a state of the image's shape, and not a broken one.
+    ///
+    /// # Errors
+    /// [`Error::BrokenState`] or [`Error::StateSize`].
+    pub const fn check(&self, header: &Header) -> Result<(), Error> {
+        if *self.broken {
+            return Err(Error::BrokenState);
+        }
+        let needed = header.state_words();
+        let shift = header.shift_words();
+        if self.shift.len() != shift || self.len() != needed {
+            return Err(Error::StateSize { needed: needed as u32, given: self.len() as u32 });
+        }
+        Ok(())
     }
 
     /// Words.

@@ -13,5 +13,6 @@ pub mod cli;
 pub mod convert;
 pub mod device;
 pub mod file;
+pub mod memory;
 pub mod prefill;
 pub mod validate;

@@ -121,11 +121,16 @@ pub fn list(good: &ImageFile) -> Vec<Damage> {
     all
 }
 
-fn repair_section(bytes: &mut [u8], index: usize) {
+/// Makes the CRC of a section, and that of the header, right again.
+///
+/// # Panics
+/// If the table has no such section.
+pub fn repair_section(bytes: &mut [u8], index: usize) {
     let entry = rwkv_core::image::HEADER_BYTES + index * rwkv_core::image::SECTION_BYTES;
     let word = |b: &[u8], at: usize| u32::from_le_bytes(b[at..at + 4].try_into().expect("4"));
     let (offset, length) = (word(bytes, entry + 4) as usize, word(bytes, entry + 8) as usize);
-    let crc = rwkv_core::image::CRC.checksum(&bytes[offset..offset + length]);
+    let Some(content) = bytes.get(offset..offset.saturating_add(length)) else { return };
+    let crc = rwkv_core::image::CRC.checksum(content);
     bytes[entry + 12..entry + 16].copy_from_slice(&crc.to_le_bytes());
     repair_header(bytes);
 }

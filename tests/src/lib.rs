@@ -4,11 +4,12 @@ pub mod damage;
 
 use std::path::{Path, PathBuf};
 
-use rwkv_core::{Digest, Error, Image, Model, StateView, image::CRC, stream::InPlace};
+use rwkv_core::{Digest, Error, Image, Model, image::CRC, stream::InPlace};
 use rwkv_host::{
     checkpoint::Checkpoint,
     convert::{Options, Weights, convert},
     file::ImageFile,
+    memory::Memory,
 };
 
 /// A file of `../shared/models`, or `None` with a note: those models are not part of the project.
@@ -37,58 +38,26 @@ pub fn image(checkpoint: &Path, weights: Weights) -> ImageFile {
     ImageFile::new(&bytes)
 }
 
-/// State and scratch for an image.
-#[derive(Debug)]
-pub struct Memory {
-    state: Vec<f32>,
-    broken: bool,
-    scratch: Vec<f32>,
-}
-
-impl Memory {
-    /// Memory of exactly the size that the header asks for, the state reset.
-    ///
-    /// # Panics
-    /// If the header asks for something else.
-    pub fn new(image: &Image<'_>) -> Self {
-        let header = image.header();
-        let state = vec![0.0; header.state_words()];
-        let scratch = vec![f32::NAN; header.scratch_words as usize];
-        let mut memory = Self { state, broken: false, scratch };
-        memory.state(image).reset(header);
-        memory
+/// Steps through `tokens`; returns the digest of each and the last logits.
+///
+/// # Errors
+/// The model's.
+pub fn step(
+    memory: &mut Memory,
+    image: &Image<'_>,
+    tokens: &[u32],
+) -> Result<(Vec<Digest>, Vec<f32>), Error> {
+    let header = *image.header();
+    let mut logits = vec![0.0; header.dims.vocab as usize];
+    let mut digests = Vec::new();
+    let (mut state, scratch) = memory.split(image)?;
+    let mut model = Model::<_>::new(header, InPlace::new(image.words()), scratch)?;
+    for token in tokens {
+        let mut digest = Digest::default();
+        model.step(state.reborrow(), *token, (&mut digest, logits.as_mut_slice()))?;
+        digests.push(Digest::token(&header, &state, digest)?);
     }
-
-    /// The state.
-    ///
-    /// # Panics
-    /// If the memory was made for another image.
-    pub fn state(&mut self, image: &Image<'_>) -> StateView<'_> {
-        StateView::over(image.header(), &mut self.state, &mut self.broken).expect("it fits")
-    }
-
-    /// Steps through `tokens`; returns the digest of each and the last logits.
-    ///
-    /// # Errors
-    /// The model's.
-    pub fn step(
-        &mut self,
-        image: &Image<'_>,
-        tokens: &[u32],
-    ) -> Result<(Vec<Digest>, Vec<f32>), Error> {
-        let header = *image.header();
-        let mut logits = vec![0.0; header.dims.vocab as usize];
-        let mut digests = Vec::new();
-        let (state, broken) = (&mut self.state, &mut self.broken);
-        let mut state = StateView::over(&header, state, broken)?;
-        let mut model = Model::new(header, InPlace::new(image.words()), &mut self.scratch)?;
-        for token in tokens {
-            let mut digest = Digest::default();
-            model.step(state.reborrow(), *token, (&mut digest, logits.as_mut_slice()))?;
-            digests.push(Digest::token(&header, &state, digest)?);
-        }
-        Ok((digests, logits))
-    }
+    Ok((digests, logits))
 }
 
 /// Makes the CRC of the header right again after a field of it was changed.

@@ -1,8 +1,9 @@
 //! Damaged images: each ends in the same typed error on the host and on a device.
 
-use rwkv_core::ImageError;
-use rwkv_host::{convert::Weights, file::ImageFile};
-use rwkv_tests::{damage, image, shipped};
+use proptest::prelude::*;
+use rwkv_core::{Header, ImageError, Model, State, stream::InPlace};
+use rwkv_host::{convert::Weights, file::ImageFile, memory::Memory};
+use rwkv_tests::{damage, image, repair_header, shipped, step};
 
 #[test]
 fn the_host_names_every_damage() {
@@ -38,4 +39,45 @@ fn every_flipped_bit_of_the_front_is_noticed() {
         file.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
     }
     assert!(file.open().is_ok());
+}
+
+/// Changes that keep every CRC: what is opened is computed, or ends in an error.
+fn hostile(model: &str, changes: &[(usize, u8)]) {
+    let mut file = image(&shipped(model), Weights::Int8);
+    let sections = file.open().expect("it opens").header().section_count();
+    let len = file.bytes().len();
+    for (at, xor) in changes {
+        // Half of the changes hit the header and the first records.
+        let at = if at % 2 == 0 { at / 2 % 400 } else { at / 2 % len };
+        file.bytes_mut()[at] ^= xor;
+    }
+    for section in 0..usize::from(sections) {
+        damage::repair_section(file.bytes_mut(), section);
+    }
+    repair_header(file.bytes_mut());
+    if let Ok(image) = file.open() {
+        let _ = step(&mut Memory::new(&image), &image, &[65, 66]);
+    }
+    // Firmware that trusts its flash only parses the header: a step over it must end as well.
+    if let Ok(header) = Header::parse(file.bytes()) {
+        let mut state = State::<4, 96, 3>::new();
+        let mut scratch = vec![0.0; (header.scratch_words as usize).min(1 << 16)];
+        let words = bytemuck::cast_slice(file.bytes().get(..len / 4 * 4).unwrap_or_default());
+        if let Ok(mut model) = Model::<_>::new(header, InPlace::new(words), &mut scratch) {
+            let mut logits = vec![0.0; 1 << 16];
+            let _ = model.step(state.view(), 65, logits.as_mut_slice());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn hostile_images_end_in_numbers_or_errors(
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+        v7: bool,
+    ) {
+        hostile(if v7 { "tunes-v7" } else { "tunes-v4" }, &changes);
+    }
 }

@@ -7,7 +7,11 @@ use std::{
 };
 
 use clap::Parser;
-use rwkv_core::{Error, sampler::SamplerConfig};
+use rwkv_core::{
+    Error, Image, Model,
+    sampler::{Sampler, SamplerConfig},
+    stream::InPlace,
+};
 use rwkv_embedded::agent::{
     frame::{Decoder, encode},
     protocol::{AgentError, MAX_FRAME, Reply, Request, Tick},
@@ -15,6 +19,7 @@ use rwkv_embedded::agent::{
 use rwkv_host::{
     convert::Weights,
     device::{Device, DeviceError, DeviceSpec, Flip, Options, QemuBoard},
+    memory::Memory,
     validate::{Found, Parallel, Stepwise, Verdict, validate},
 };
 use rwkv_tests::{damage, image, shared, shipped, text};
@@ -54,10 +59,11 @@ fn prove(
 fn int8_agrees_over_512_tokens_on_every_device() {
     let prompt = text(256, 3);
     for spec in devices() {
-        for name in ["tiny-rwkv-4v0-660K.pth", "tiny-rwkv-7v0-834K.pth"] {
-            let Some(checkpoint) = shared(name) else { continue };
+        let shared = ["tiny-rwkv-4v0-660K.pth", "tiny-rwkv-7v0-834K.pth"].map(shared);
+        let shipped = ["tunes-v4", "tunes-v7"].map(shipped);
+        for checkpoint in shared.into_iter().flatten().chain(shipped) {
             let verdict = prove(spec, &checkpoint, Weights::Int8, &prompt, 256);
-            println!("{name}\n{verdict}\n");
+            println!("{}\n{verdict}\n", checkpoint.display());
             if spec == QEMU {
                 let memory = verdict.memory.expect("the board tells its memory");
                 assert_eq!(memory.heap, 0);
@@ -97,6 +103,7 @@ fn shipped_models_agree_on_every_device_with_any_sampler() {
                 let verdict = validate(&mut device, &mut host, sampler, &prompt, 32, |_| {})
                     .expect("there is a verdict");
                 assert!(verdict.is_equal(), "{model}: {verdict}");
+                assert_eq!(verdict.generated, generate(&image, &prompt, sampler, 32));
             }
             if spec == QEMU {
                 let log = device.log().0;
@@ -104,6 +111,25 @@ fn shipped_models_agree_on_every_device_with_any_sampler() {
             }
         }
     }
+}
+
+/// What firmware does that links the library: sampling begins behind the prompt.
+fn generate(image: &Image<'_>, prompt: &[u32], sampler: SamplerConfig, count: usize) -> Vec<u8> {
+    let mut memory = Memory::new(image);
+    let (mut state, scratch) = memory.split(image).expect("it fits");
+    let mut model =
+        Model::<_>::new(*image.header(), InPlace::new(image.words()), scratch).expect("it fits");
+    let mut sampler = Sampler::new(sampler).expect("it is in range");
+    sampler.begin();
+    model.prefill(state.reborrow(), prompt.iter().copied(), &mut sampler).expect("it reads");
+    let mut text = Vec::new();
+    for _ in 0..count {
+        let token = sampler.finish().expect("there are logits");
+        text.push(u8::try_from(token).expect("a byte"));
+        sampler.begin();
+        model.step(state.reborrow(), token, &mut sampler).expect("it steps");
+    }
+    text
 }
 
 /// Every weight that a token reads: a flipped bit is found, at the first token that reads it.

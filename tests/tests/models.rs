@@ -5,9 +5,10 @@ use std::{fs, path::Path};
 use rwkv_core::{Digest, Image};
 use rwkv_host::{
     convert::Weights,
+    memory::Memory,
     prefill::{digests, prefill},
 };
-use rwkv_tests::{Memory, image, shared, shipped, text};
+use rwkv_tests::{image, shared, shipped, step, text};
 
 fn floats(path: &Path) -> Vec<f32> {
     let bytes = fs::read(path).expect("expected logits are readable");
@@ -36,15 +37,20 @@ fn f32_images_give_the_expected_logits() {
         let image = file.open().expect("it opens");
         let prompt = b"\"in".map(u32::from);
 
-        let (_, stepped) = Memory::new(&image).step(&image, &prompt).expect("it steps");
+        let (_, stepped) = step(&mut Memory::new(&image), &image, &prompt).expect("it steps");
         let difference = largest_difference(&stepped, &expected);
         println!("{}: {difference:e}", checkpoint.display());
         assert!(difference <= 1e-5, "{}: {difference:e}", checkpoint.display());
 
         let mut logits = vec![0.0; expected.len()];
         let mut memory = Memory::new(&image);
-        prefill(&image, memory.state(&image), &prompt, &mut [logits.as_mut_slice()])
-            .expect("it prefills");
+        prefill(
+            &image,
+            memory.state(&image).expect("it fits"),
+            &prompt,
+            &mut [logits.as_mut_slice()],
+        )
+        .expect("it prefills");
         assert_eq!(logits, stepped);
     }
 }
@@ -60,12 +66,35 @@ fn shipped_models_agree_with_numpy() {
         let expected = floats(&golden.join(format!("{model}.logits")));
         let file = image(&shipped(model), Weights::F32);
         let image = file.open().expect("it opens");
-        let (_, logits) = Memory::new(&image).step(&image, &prompt).expect("it steps");
+        let (_, logits) = step(&mut Memory::new(&image), &image, &prompt).expect("it steps");
         let largest = expected.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
         let difference = largest_difference(&logits, &expected) / largest;
         println!("{model}: {difference:e} of the largest logit");
         assert!(difference <= 1e-5, "{model}: {difference:e}");
     }
+}
+
+/// The digest of every token of a short prompt: what every implementation must reproduce, and
+/// what no change may move unnoticed. `RWKV_BLESS=1 cargo test` writes the table anew.
+#[test]
+fn digests_are_the_pinned_ones() {
+    let mut table = String::new();
+    for model in ["tunes-v4", "tunes-v7"] {
+        for (name, weights) in [("f32", Weights::F32), ("int8", Weights::Int8)] {
+            let file = image(&shipped(model), weights);
+            let image = file.open().expect("it opens");
+            let prompt = b"X:1\nT:A".map(u32::from);
+            let (digests, _) = step(&mut Memory::new(&image), &image, &prompt).expect("it steps");
+            for (token, Digest(a, b)) in prompt.iter().zip(digests) {
+                table.push_str(&format!("{model} {name} {token:3} {a:08x}{b:08x}\n"));
+            }
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/digests.txt");
+    if std::env::var_os("RWKV_BLESS").is_some() {
+        fs::write(&path, &table).expect("written");
+    }
+    assert_eq!(table, fs::read_to_string(&path).expect("the pinned table"));
 }
 
 #[test]
@@ -78,7 +107,7 @@ fn int8_images_stay_close() {
         let file = image(&checkpoint, Weights::Int8);
         let image = file.open().expect("it opens");
         let prompt = b"\"in".map(u32::from);
-        let (_, logits) = Memory::new(&image).step(&image, &prompt).expect("it steps");
+        let (_, logits) = step(&mut Memory::new(&image), &image, &prompt).expect("it steps");
         let difference = largest_difference(&logits, &floats(&expected));
         println!("{}: {difference:e}", checkpoint.display());
         assert!(difference <= 0.1, "{}: {difference:e}", checkpoint.display());
@@ -99,17 +128,19 @@ fn containers_of_the_same_weights_give_the_same_image() {
 
 /// Every split of a prompt between steps and sequences gives the bits of steps alone.
 fn sequence_equals_step(image: &Image<'_>, prompt: &[u32]) {
-    let (expected, _) = Memory::new(image).step(image, prompt).expect("it steps");
+    let (expected, _) = step(&mut Memory::new(image), image, prompt).expect("it steps");
     for pieces in [vec![prompt.len()], vec![1, 2, 15, 16, 17], vec![300], vec![7; 9]] {
         let mut memory = Memory::new(image);
         let mut found: Vec<Digest> = Vec::new();
         for piece in pieces {
             let end = (found.len() + piece).min(prompt.len());
             let tokens = &prompt[found.len()..end];
-            found.extend(digests(image, memory.state(image), tokens).expect("it prefills"));
+            found.extend(
+                digests(image, memory.state(image).expect("it fits"), tokens).expect("it prefills"),
+            );
         }
         let rest = &prompt[found.len()..];
-        found.extend(memory.step(image, rest).expect("it steps").0);
+        found.extend(step(&mut memory, image, rest).expect("it steps").0);
         assert_eq!(found, expected);
     }
 }
@@ -130,13 +161,13 @@ fn a_state_that_failed_refuses_to_step() {
     let file = image(&shipped("tunes-v4"), Weights::F32);
     let image = file.open().expect("it opens");
     let mut memory = Memory::new(&image);
-    memory.state(&image).layer_mut(&image.header().dims, 0)[1][0] = f32::NAN;
+    memory.state(&image).expect("it fits").layer_mut(&image.header().dims, 0)[1][0] = f32::NAN;
     let token = [65];
-    assert_eq!(memory.step(&image, &token).unwrap_err(), rwkv_core::Error::NonFinite);
-    assert_eq!(memory.step(&image, &token).unwrap_err(), rwkv_core::Error::BrokenState);
-    memory.state(&image).reset(image.header());
-    let (digests, _) = memory.step(&image, &token).expect("it steps again");
-    assert_eq!(digests, Memory::new(&image).step(&image, &token).expect("it steps").0);
+    assert_eq!(step(&mut memory, &image, &token).unwrap_err(), rwkv_core::Error::NonFinite);
+    assert_eq!(step(&mut memory, &image, &token).unwrap_err(), rwkv_core::Error::BrokenState);
+    memory.state(&image).expect("it fits").reset(image.header());
+    let (digests, _) = step(&mut memory, &image, &token).expect("it steps again");
+    assert_eq!(digests, step(&mut Memory::new(&image), &image, &token).expect("it steps").0);
 }
 
 #[test]
@@ -145,7 +176,7 @@ fn a_token_outside_the_vocabulary_leaves_the_state_alone() {
     let image = file.open().expect("it opens");
     let mut memory = Memory::new(&image);
     let wrong = rwkv_core::Error::Token { token: 256, vocab: 256 };
-    assert_eq!(memory.step(&image, &[256]).unwrap_err(), wrong);
-    let (digests, _) = memory.step(&image, &[65]).expect("it steps");
-    assert_eq!(digests, Memory::new(&image).step(&image, &[65]).expect("it steps").0);
+    assert_eq!(step(&mut memory, &image, &[256]).unwrap_err(), wrong);
+    let (digests, _) = step(&mut memory, &image, &[65]).expect("it steps");
+    assert_eq!(digests, step(&mut Memory::new(&image), &image, &[65]).expect("it steps").0);
 }

@@ -45,15 +45,23 @@ pub(crate) fn lint_only() -> anyhow::Result<()> {
 /// Runs everything.
 pub(crate) fn run() -> anyhow::Result<()> {
     setup::rust()?;
-    setup::qemu();
-    let mut steps = lints();
+    let mut steps = vec![step("qemu-system-arm is there", || {
+        anyhow::ensure!(setup::qemu(), "the emulated board cannot be tested without it");
+        Ok(())
+    })];
+    steps.append(&mut lints());
     for target in setup::TARGETS {
-        steps.push(step(format!("rwkv-core and rwkv-embedded for {target}"), move || {
-            let mut build = job::cargo(".");
-            build.args(["build", "--quiet", "--release", "--target", target]);
-            build.args(["--package", "rwkv-core", "--package", "rwkv-embedded"]);
-            job::run(&mut build)
-        }));
+        for (package, features) in
+            [("rwkv-core", ""), ("rwkv-core", "defmt,serde"), ("rwkv-embedded", "defmt")]
+        {
+            let name = format!("{package} for {target} with features [{features}]");
+            steps.push(step(name, move || {
+                let mut build = job::cargo(".");
+                build.args(["build", "--quiet", "--release", "--target", target]);
+                build.args(["--package", package, "--features", features]);
+                job::run(&mut build)
+            }));
+        }
     }
     for board in BOARDS {
         steps.push(cargo(board, &["build", "--quiet", "--release"]));

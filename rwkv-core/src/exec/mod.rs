@@ -1,7 +1,7 @@
 //! Executors: what the model text runs on.
 //!
 //! A version of RWKV is written once, as a sequence of the operations of [`Executor`] (see
-//! [`crate::model`]). [`step`] computes one token in fixed memory, [`record`] computes nothing and
+//! [`crate::model`]). [`Step`] computes one token in fixed memory, [`record`] computes nothing and
 //! learns which records a token reads and how much scratch it needs; the host adds a sequence
 //! executor. Operations that read weights name the records they expect, in the order in which
 //! they lie in the image.
@@ -11,7 +11,7 @@ mod rows;
 mod step;
 
 pub use rows::{Lane, TILE_ROWS};
-pub use step::{Logits, Step};
+pub use step::{Logits, Step, check, finite};
 
 use crate::{
     image::{Dims, Id},
@@ -60,7 +60,7 @@ pub struct Bump {
 }
 
 impl Bump {
-    /// Takes `len` words; the executor compares [`Bump::peak`] with what it has beforehand.
+    /// Takes `len` words. Whether they are there shows when the span is used: see [`Lane::get`].
     pub fn take(&mut self, len: u32) -> Span {
         let span = Span { start: self.top, len };
         self.top = self.top.saturating_add(len);

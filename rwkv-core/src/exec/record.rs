@@ -4,11 +4,8 @@
 //! them with what lies in the image, and both learn the scratch that a step needs. So neither can
 //! disagree with the model text.
 
-use core::convert::Infallible;
-
 use super::{Bump, Carry, Executor, Input, Output, Shifted, Span, Wkv7};
 use crate::{
-    error::ImageError,
     image::{Dims, Id, Shape, Version},
     model,
     op::Activation,
@@ -45,37 +42,26 @@ pub struct Plan {
 ///
 /// # Errors
 /// The first error of `visit`; the rest of the text is not run.
-pub fn run<E: From<ImageError>>(
+pub fn run<E>(
     version: Version,
     dims: &Dims,
     visit: impl FnMut(&Request) -> Result<(), E>,
 ) -> Result<Plan, E> {
-    let mut ex = Recorder {
-        dims: *dims,
-        bump: Bump::default(),
-        layer: None,
-        opens_section: false,
-        visit: Visit { visit, error: None },
-    };
+    let mut ex =
+        Recorder { dims: *dims, bump: Bump::default(), layer: None, opens_section: false, visit };
     // The recorder never waits, so one poll completes it.
-    let _ = poll::once(model::token(version, &mut ex));
-    match ex.visit.error {
-        Some(error) => Err(error),
-        None => Ok(Plan { scratch_words: ex.bump.peak() }),
+    match poll::once(model::token(version, &mut ex)) {
+        Some(Err(error)) => Err(error),
+        _ => Ok(Plan { scratch_words: ex.bump.peak() }),
     }
 }
 
-struct Visit<E, F: FnMut(&Request) -> Result<(), E>> {
-    visit: F,
-    error: Option<E>,
-}
-
-struct Recorder<E, F: FnMut(&Request) -> Result<(), E>> {
+struct Recorder<F> {
     dims: Dims,
     bump: Bump,
     layer: Option<u32>,
     opens_section: bool,
-    visit: Visit<E, F>,
+    visit: F,
 }
 
 /// Scratch that a product needs beside its operands: its shifted, then quantised, input.
@@ -83,17 +69,10 @@ pub fn product_room(cols: usize) -> u32 {
     cols.next_multiple_of(32) as u32
 }
 
-impl<E, F: FnMut(&Request) -> Result<(), E>> Recorder<E, F> {
-    fn request(&mut self, shape: Shape) {
-        let request =
-            Request { id: shape.id, layer: self.layer, opens_section: self.opens_section, shape };
-        self.opens_section = false;
-        let visit = &mut self.visit;
-        if visit.error.is_none()
-            && let Err(error) = (visit.visit)(&request)
-        {
-            visit.error = Some(error);
-        }
+impl<E, F: FnMut(&Request) -> Result<(), E>> Recorder<F> {
+    fn request(&mut self, shape: Shape) -> Result<(), E> {
+        let opens_section = core::mem::take(&mut self.opens_section);
+        (self.visit)(&Request { id: shape.id, layer: self.layer, opens_section, shape })
     }
 
     fn room(&mut self, words: u32) {
@@ -102,8 +81,8 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Recorder<E, F> {
     }
 }
 
-impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<E, F> {
-    type Error = Infallible;
+impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
+    type Error = E;
 
     fn dims(&self) -> Dims {
         self.dims
@@ -117,83 +96,68 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<E, F> {
         self.bump.release(span);
     }
 
-    async fn embed(&mut self, out: Span) -> Result<(), Infallible> {
+    async fn embed(&mut self, out: Span) -> Result<(), E> {
         self.opens_section = true;
-        self.request(Shape::table(Id::Embedding, self.dims.vocab, out.len() as u32));
-        Ok(())
+        self.request(Shape::table(Id::Embedding, self.dims.vocab, out.len() as u32))
     }
 
-    async fn layer(&mut self, layer: u32) -> Result<(), Infallible> {
+    async fn layer(&mut self, layer: u32) -> Result<(), E> {
         self.opens_section = true;
         self.layer = Some(layer);
         Ok(())
     }
 
-    async fn layer_norm(&mut self, id: Id, x: Span, _: Span) -> Result<(), Infallible> {
-        self.request(Shape::vectors(id, x.len() as u32, 2));
-        Ok(())
+    async fn layer_norm(&mut self, id: Id, x: Span, _: Span) -> Result<(), E> {
+        self.request(Shape::vectors(id, x.len() as u32, 2))
     }
 
-    async fn shift(&mut self, s: Shifted, _: Span) -> Result<(), Infallible> {
-        self.request(Shape::vectors(s.id, s.x.len() as u32, 1));
-        Ok(())
+    async fn shift(&mut self, s: Shifted, _: Span) -> Result<(), E> {
+        self.request(Shape::vectors(s.id, s.x.len() as u32, 1))
     }
 
-    async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), Infallible> {
+    async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), E> {
         self.room(product_room(x.len()));
         if let Input::Shifted(s) = x {
-            self.request(Shape::vectors(s.id, s.x.len() as u32, 1));
+            self.request(Shape::vectors(s.id, s.x.len() as u32, 1))?;
         }
-        self.request(Shape::matrix(id, out.len() as u32, x.len() as u32));
-        Ok(())
+        self.request(Shape::matrix(id, out.len() as u32, x.len() as u32))
     }
 
-    async fn sparse_product(
-        &mut self,
-        id: Id,
-        k: Span,
-        _: Option<Span>,
-        x: Span,
-    ) -> Result<(), Infallible> {
+    async fn sparse_product(&mut self, id: Id, k: Span, _: Option<Span>, x: Span) -> Result<(), E> {
         self.room(x.len() as u32);
-        self.request(Shape::columns(id, x.len() as u32, k.len() as u32));
+        self.request(Shape::columns(id, x.len() as u32, k.len() as u32))
+    }
+
+    async fn bias(&mut self, id: Id, x: Span, _: Activation) -> Result<(), E> {
+        self.request(Shape::vectors(id, x.len() as u32, 1))
+    }
+
+    fn copy(&mut self, _: Span, _: Span) -> Result<(), E> {
         Ok(())
     }
 
-    async fn bias(&mut self, id: Id, x: Span, _: Activation) -> Result<(), Infallible> {
-        self.request(Shape::vectors(id, x.len() as u32, 1));
+    fn lerp(&mut self, _: Span, _: Span, _: Span) -> Result<(), E> {
         Ok(())
     }
 
-    fn copy(&mut self, _: Span, _: Span) -> Result<(), Infallible> {
+    fn keep(&mut self, _: Span, _: Carry) -> Result<(), E> {
         Ok(())
     }
 
-    fn lerp(&mut self, _: Span, _: Span, _: Span) -> Result<(), Infallible> {
-        Ok(())
+    async fn wkv4(&mut self, k: Span, _: Span, _: Span) -> Result<(), E> {
+        self.request(Shape::vectors(Id::AttWkv4, k.len() as u32, 2))
     }
 
-    fn keep(&mut self, _: Span, _: Carry) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    async fn wkv4(&mut self, k: Span, _: Span, _: Span) -> Result<(), Infallible> {
-        self.request(Shape::vectors(Id::AttWkv4, k.len() as u32, 2));
-        Ok(())
-    }
-
-    async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), Infallible> {
+    async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), E> {
         self.room(2 * self.dims.head_size);
-        self.request(Shape::heads(Id::AttWkv7, vectors.r.len() as u32, 5, self.dims.head_size));
-        Ok(())
+        self.request(Shape::heads(Id::AttWkv7, vectors.r.len() as u32, 5, self.dims.head_size))
     }
 
-    async fn head(&mut self, x: Span) -> Result<(), Infallible> {
+    async fn head(&mut self, x: Span) -> Result<(), E> {
         self.opens_section = true;
         self.layer = None;
         self.layer_norm(Id::LnOut, x, x).await?;
         self.room(product_room(x.len()));
-        self.request(Shape::matrix(Id::Head, self.dims.vocab, x.len() as u32));
-        Ok(())
+        self.request(Shape::matrix(Id::Head, self.dims.vocab, x.len() as u32))
     }
 }

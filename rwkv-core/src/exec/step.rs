@@ -1,6 +1,6 @@
 //! The step executor: one token in fixed memory, the weights from a stream.
 
-use core::marker::PhantomData;
+use core::{marker::PhantomData, slice};
 
 use super::{
     Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7,
@@ -64,6 +64,21 @@ impl<L: Logits> Logits for &mut L {
     }
 }
 
+/// Somebody looks, perhaps.
+impl<L: Logits> Logits for Option<L> {
+    const WANTED: bool = L::WANTED;
+
+    fn fits(&self, vocab: u32) -> bool {
+        self.as_ref().is_none_or(|sink| sink.fits(vocab))
+    }
+
+    fn push(&mut self, first: u32, logits: &[f32]) {
+        if let Some(sink) = self {
+            sink.push(first, logits);
+        }
+    }
+}
+
 /// A buffer for all of them.
 impl Logits for [f32] {
     fn fits(&self, vocab: u32) -> bool {
@@ -90,6 +105,35 @@ impl Logits for crate::sampler::Sampler {
     fn push(&mut self, first: u32, logits: &[f32]) {
         self.push(first, logits);
     }
+}
+
+/// What is compared before the first operation, so that the state is untouched by these errors.
+///
+/// # Errors
+/// [`Error::BrokenState`], [`Error::StateSize`], [`Error::Token`], [`Error::LogitsSize`].
+pub fn check<L: Logits>(
+    header: &Header,
+    state: &StateView<'_>,
+    tokens: &[u32],
+    logits: &[L],
+) -> Result<(), Error> {
+    state.check(header)?;
+    let vocab = header.dims.vocab;
+    if let Some(&token) = tokens.iter().find(|token| **token >= vocab) {
+        return Err(Error::Token { token, vocab });
+    }
+    if logits.iter().any(|sink| !sink.fits(vocab)) {
+        return Err(Error::LogitsSize { needed: vocab });
+    }
+    Ok(())
+}
+
+/// Refuses what is infinite or not a number.
+///
+/// # Errors
+/// [`Error::NonFinite`].
+pub fn finite(values: &[f32]) -> Result<(), Error> {
+    if values.iter().all(|x| x.is_finite()) { Ok(()) } else { Err(Error::NonFinite) }
 }
 
 /// Computes one token of one sequence.
@@ -122,22 +166,10 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         token: u32,
         logits: L,
     ) -> Result<(), Error> {
-        if state.is_broken() {
-            return Err(Error::BrokenState);
-        }
-        if token >= header.dims.vocab {
-            return Err(Error::Token { token, vocab: header.dims.vocab });
-        }
-        if state.len() != header.state_words() {
-            let (needed, given) = (header.state_words() as u32, state.len() as u32);
-            return Err(Error::StateSize { needed, given });
-        }
+        check(header, &state, &[token], slice::from_ref(&logits))?;
         if scratch.len() < header.scratch_words as usize {
             let (needed, given) = (header.scratch_words, scratch.len() as u32);
             return Err(Error::ScratchSize { needed, given });
-        }
-        if !logits.fits(header.dims.vocab) {
-            return Err(Error::LogitsSize { needed: header.dims.vocab });
         }
         state.set_broken(true);
         let mut step = Self {
@@ -404,8 +436,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
 
     async fn head(&mut self, x: Span) -> Result<(), Error> {
         if !L::WANTED {
-            let finite = self.lane.get(x)?.iter().all(|x| x.is_finite());
-            return if finite { Ok(()) } else { Err(Error::NonFinite) };
+            return finite(self.lane.get(x)?);
         }
         self.next_section().await?;
         self.layer_norm(Id::LnOut, x, x).await?;
@@ -413,9 +444,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         self.lane.copy(x, input.part(0, x.len()))?;
         let shape = Shape::matrix(Id::Head, self.header.dims.vocab, x.len() as u32);
         self.rows(shape, input, |_, logits, first, y| {
-            if y.iter().any(|y| !y.is_finite()) {
-                return Err(Error::NonFinite);
-            }
+            finite(y)?;
             logits.push(first as u32, y);
             Ok(())
         })

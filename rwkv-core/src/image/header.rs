@@ -209,6 +209,11 @@ impl Header {
         self.version.state_width(&self.dims)
     }
 
+    /// Words of the two shift rows of all layers.
+    pub const fn shift_words(&self) -> usize {
+        (2 * self.dims.layers as usize).saturating_mul(self.dims.dim as usize)
+    }
+
     /// Words of state: two shift rows and the recurrent rows per layer.
     pub const fn state_words(&self) -> usize {
         let rows = (self.dims.layers as usize).saturating_mul(self.state_width() as usize + 2);

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The CRC-32 of header and sections (ISO-HDLC, as in zip and PNG).
-pub const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+pub static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// A whole image in memory whose every byte has been checked.
 #[derive(Debug, Clone, Copy)]
@@ -110,8 +110,9 @@ impl<'a> Image<'a> {
             visit(request, &found)
         })?;
         cursor.close()?;
-        if plan.scratch_words > self.header.scratch_words
-            || cursor.blocks != self.header.block_words
+        // A later plan may need less; far more is no plan at all.
+        let scratch = plan.scratch_words..=plan.scratch_words.saturating_mul(2);
+        if !scratch.contains(&self.header.scratch_words) || cursor.blocks != self.header.block_words
         {
             return Err(ImageError::Plan);
         }

@@ -150,12 +150,6 @@ impl Sampler {
         self.candidates.clear();
     }
 
-    /// Goes on with the random numbers of another sampler, as if it had chosen all that the other
-    /// chose: rows that were collected side by side are finished one after the other.
-    pub fn follow(&mut self, other: &Self) {
-        self.rng = other.rng.clone();
-    }
-
     /// Takes the logits of the tokens from `first` on. Rows start at token 0 and have no gaps; an
     /// error is kept for [`finish`](Self::finish).
     pub fn push(&mut self, first: u32, logits: &[f32]) {

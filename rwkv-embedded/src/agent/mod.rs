@@ -194,9 +194,8 @@ struct Session<'a> {
     model: Model<'a, InPlace<'a>>,
     state: &'a mut [f32],
     broken: bool,
+    /// Has seen the logits of the last token, if one was read.
     sampler: Sampler,
-    /// What the sampler chose to follow the last token.
-    next: Option<u32>,
 }
 
 impl<'a> Session<'a> {
@@ -210,7 +209,7 @@ impl<'a> Session<'a> {
         let model = Model::new(header, InPlace::new(words), scratch);
         let model = model.map_err(AgentError::Model)?;
         let sampler = Sampler::new(SamplerConfig::GREEDY).map_err(|_| AgentError::Sampler)?;
-        let mut session = Self { model, state, broken: false, sampler, next: None };
+        let mut session = Self { model, state, broken: false, sampler };
         session.reset(SamplerConfig::GREEDY)?;
         Ok(session)
     }
@@ -221,13 +220,16 @@ impl<'a> Session<'a> {
         let header = self.model.header();
         let state = StateView::over(header, self.state, &mut self.broken);
         state.map_err(AgentError::Model)?.reset(header);
-        self.next = None;
         Ok(())
     }
 
-    /// Reads a token, or for `None` the one that the sampler chose.
+    /// Reads a token, or for `None` the one that the sampler chooses now: random numbers are drawn
+    /// for tokens that are generated, and for no others.
     fn step(&mut self, token: Option<u32>, board: &mut impl Board) -> Result<Token, AgentError> {
-        let token = token.or(self.next).ok_or(AgentError::NothingRead)?;
+        let token = match token {
+            Some(token) => token,
+            None => self.sampler.finish().map_err(|_| AgentError::NothingRead)?,
+        };
         let header: Header = *self.model.header();
         let state = StateView::over(&header, self.state, &mut self.broken);
         let mut state = state.map_err(AgentError::Model)?;
@@ -238,15 +240,13 @@ impl<'a> Session<'a> {
         self.model
             .step(state.reborrow(), token, (&mut logits, &mut self.sampler))
             .map_err(AgentError::Model)?;
-        let next = self.sampler.finish().map_err(|_| AgentError::Sampler)?;
         let ticks = board.now().wrapping_sub(start);
 
         let digest = Digest::token(&header, &state, logits).map_err(|error| {
             state.set_broken(true);
             AgentError::Model(error)
         })?;
-        self.next = Some(next);
-        Ok(Token { token, next, digest, ticks })
+        Ok(Token { token, digest, ticks })
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Request {
     /// Read the token that the sampler chose, `count` times over. Answered as a feed.
     Generate {
         /// How many tokens.
-        count: u32,
+        count: u8,
     },
     /// How much memory is in use? Answered by [`Reply::Memory`].
     Memory,
@@ -111,8 +111,6 @@ impl ImageInfo {
 pub struct Token {
     /// The token that was read.
     pub token: u32,
-    /// The token that the sampler chose to follow it.
-    pub next: u32,
     /// Digest of the whole state and of all logits after it.
     pub digest: Digest,
     /// Ticks that it took, the digest of the state left out.

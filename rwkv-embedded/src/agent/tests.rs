@@ -102,7 +102,7 @@ fn without_an_image_it_answers_and_halts() {
         Request::Info,
         Request::Reset(SamplerConfig::GREEDY),
         Request::Feed([1, 2, 3].as_slice().try_into().unwrap()),
-        Request::Generate { count: u32::MAX },
+        Request::Generate { count: u8::MAX },
         Request::Memory,
         Request::Verify,
         Request::Halt,
@@ -209,7 +209,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Memory),
         Just(Request::Verify),
         Just(Request::Halt),
-        any::<u32>().prop_map(|count| Request::Generate { count }),
+        any::<u8>().prop_map(|count| Request::Generate { count }),
         feed.prop_map(|tokens| Request::Feed(tokens.as_slice().try_into().unwrap())),
         (0.0..2.0_f32, 0..64_u16, 0.0..1.0_f32, any::<u64>()).prop_map(
             |(temperature, top_k, top_p, seed)| {

@@ -10,7 +10,7 @@ use super::{Container, opcode, pickle::MAX_LEN};
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The file cannot be opened or mapped.
-    #[error("{}: cannot be opened: {source}; check the path and its permissions", path.display())]
+    #[error("{}: cannot be opened; check the path and its permissions", path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum CheckpointError {
         problem: String,
     },
     /// The pickle of a PyTorch checkpoint is refused.
-    #[error("{}: member `{member}`: {source}", path.display())]
+    #[error("{}: member `{member}`", path.display())]
     Pickle {
         /// The file.
         path: PathBuf,

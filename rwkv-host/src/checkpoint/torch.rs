@@ -1,8 +1,9 @@
 //! The container that `torch.save` writes: a zip archive of a pickle, which describes the tensors,
 //! and one uncompressed member per storage.
 
-use std::{io, ops::Range};
+use std::{collections::BTreeMap, io, ops::Range};
 
+use rwkv_core::image::CRC;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::{
@@ -63,6 +64,8 @@ const PICKLE: &str = "data.pkl";
 struct Archive<'a> {
     file: File<'a>,
     zip: ZipArchive<io::Cursor<&'a [u8]>>,
+    /// Members whose CRC-32 was compared; tensors may share a storage.
+    intact: BTreeMap<String, Range<usize>>,
 }
 
 impl<'a> Archive<'a> {
@@ -72,7 +75,7 @@ impl<'a> Archive<'a> {
             file.damaged(Container::TorchZip, file.bytes.len(), problem)
         };
         let zip = ZipArchive::new(io::Cursor::new(file.bytes)).map_err(damaged)?;
-        Ok(Self { file, zip })
+        Ok(Self { file, zip, intact: BTreeMap::new() })
     }
 
     fn pickle(&self) -> Result<String, CheckpointError> {
@@ -89,6 +92,9 @@ impl<'a> Archive<'a> {
 
     /// The bytes of the file that hold a member.
     fn member(&mut self, name: &str) -> Result<Range<usize>, CheckpointError> {
+        if let Some(range) = self.intact.get(name) {
+            return Ok(range.clone());
+        }
         let file = self.file;
         let damaged = |at, problem| file.damaged(Container::TorchZip, at, problem);
         let directory = self.zip.central_directory_start() as usize;
@@ -108,10 +114,17 @@ impl<'a> Archive<'a> {
         }
         let start = member.data_start();
         let end = start.checked_add(member.size()).filter(|&end| end <= file.bytes.len() as u64);
-        match end {
-            Some(end) => Ok(start as usize..end as usize),
-            None => Err(damaged(start as usize, format!("member `{name}` does not fit the file"))),
+        let range = end.map(|end| start as usize..end as usize);
+        let range = range.ok_or_else(|| {
+            damaged(start as usize, format!("member `{name}` does not fit the file"))
+        })?;
+        if CRC.checksum(&file.bytes[range.clone()]) != member.crc32() {
+            let problem = format!("the CRC-32 of member `{name}` does not match its bytes");
+            return Err(damaged(start as usize, problem));
         }
+        drop(member);
+        self.intact.insert(name.to_owned(), range.clone());
+        Ok(range)
     }
 
     /// Checkpoints say their byte order since PyTorch 2.1; before that they are little-endian.
@@ -198,7 +211,10 @@ mod tests {
     #[test]
     fn what_is_missing_or_foreign_is_named() {
         let pickle = dict(&[("a", tensor("FloatStorage", "5", 0, &[1], &[1]))]);
-        let message = |members: &[_]| index_of(&archive(members)).unwrap_err().to_string();
+        let message = |members: &[_]| {
+            let error = index_of(&archive(members)).unwrap_err();
+            format!("{:#}", anyhow::Error::from(error))
+        };
         assert!(message(&[("m/data.pkl", &pickle)]).contains("`m/data/5` is missing"));
         assert!(message(&[("readme", b"")]).contains("without a `data.pkl`"));
         assert!(message(&[("m/data.pkl", b"cos\nsystem\n")]).contains("`os.system` is refused"));

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use rwkv_core::{Model, sampler::Sampler, stream::InPlace};
 
-use super::{Memory, Prompt, Sampling, Text};
-use crate::prefill::prefill;
+use super::{Prompt, Sampling, Text};
+use crate::{memory::Memory, prefill::prefill};
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
@@ -26,12 +26,12 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let image = file.open_named(&args.image)?;
     let tokens = args.prompt.tokens(&image)?;
     let mut sampler = Sampler::new(args.sampling.config())?;
-    let mut memory = Memory::new(&image)?;
+    let mut memory = Memory::new(&image);
     let mut text = Text::default();
 
     let start = Instant::now();
     sampler.begin();
-    prefill(&image, memory.split(&image)?.0, &tokens, &mut [&mut sampler])?;
+    prefill(&image, memory.state(&image)?, &tokens, &mut [&mut sampler])?;
     let read = start.elapsed().as_secs_f64();
 
     let start = Instant::now();

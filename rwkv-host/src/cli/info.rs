@@ -33,8 +33,8 @@ struct Info {
     parameters: u64,
     image_bytes: u32,
     state_bytes: usize,
-    scratch_bytes: u32,
-    block_bytes: u32,
+    scratch_bytes: u64,
+    block_bytes: u64,
     /// Read for every token.
     fixed_bytes_per_token: u64,
     /// Read on top for every input of a sparse product that is not zero, all layers together.
@@ -123,8 +123,8 @@ impl Info {
             parameters: metadata["parameters"].as_u64().unwrap_or_default(),
             image_bytes: header.bytes(),
             state_bytes: 4 * header.state_words(),
-            scratch_bytes: 4 * header.scratch_words,
-            block_bytes: 4 * header.block_words,
+            scratch_bytes: 4 * u64::from(header.scratch_words),
+            block_bytes: 4 * u64::from(header.block_words),
             fixed_bytes_per_token: fixed,
             column_bytes,
             columns,
@@ -150,11 +150,8 @@ impl Info {
         println!();
         println!("{:>12}  image (flash)", b(self.image_bytes.into()));
         println!("{:>12}  state (RAM)", b(self.state_bytes as u64));
-        println!("{:>12}  scratch (RAM)", b(self.scratch_bytes.into()));
-        println!(
-            "{:>12}  largest block (buffer of a streaming device)",
-            b(self.block_bytes.into())
-        );
+        println!("{:>12}  scratch (RAM)", b(self.scratch_bytes));
+        println!("{:>12}  largest block (buffer of a streaming device)", b(self.block_bytes));
         println!(
             "{:>12}  read per token, plus {} for each of {} columns that is not skipped",
             b(self.fixed_bytes_per_token),

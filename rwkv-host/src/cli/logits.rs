@@ -4,8 +4,8 @@ use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 
-use super::{Memory, Prompt};
-use crate::{file, prefill::prefill};
+use super::Prompt;
+use crate::{file, memory::Memory, prefill::prefill};
 
 #[derive(Debug, Args)]
 pub(super) struct LogitsArgs {
@@ -22,9 +22,9 @@ pub(super) fn command(args: &LogitsArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokens = args.prompt.tokens(&image)?;
-    let mut memory = Memory::new(&image)?;
+    let mut memory = Memory::new(&image);
     let mut logits = vec![0.0f32; image.header().dims.vocab as usize];
-    prefill(&image, memory.split(&image)?.0, &tokens, &mut [logits.as_mut_slice()])?;
+    prefill(&image, memory.state(&image)?, &tokens, &mut [logits.as_mut_slice()])?;
     match &args.output {
         Some(path) => {
             let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rwkv_core::{
-    Image, StateView,
+    Image,
     sampler::SamplerConfig,
     tokenizer::{Tokenizer, Utf8Stream},
 };
@@ -58,11 +58,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A prompt: text, or a file's bytes.
+/// A prompt: text, or a file's bytes; a line break unless told.
 #[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct Prompt {
-    /// The prompt as text
+    /// The prompt as text; a line break if there is no prompt
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// A file that is one prompt, raw bytes
@@ -80,7 +80,8 @@ impl Prompt {
             (Some(path), _) => {
                 fs::read(path).with_context(|| format!("cannot read prompt {}", path.display()))
             }
-            (None, text) => Ok(text.clone().unwrap_or_default().into_bytes()),
+            (None, Some(text)) => Ok(text.clone().into_bytes()),
+            (None, None) => Ok(b"\n".to_vec()),
         }
     }
 
@@ -151,44 +152,6 @@ impl Text {
             let _ = self.decoder.finish(&mut piece);
             let _ = writeln!(stdout(), "{piece}");
         }
-    }
-}
-
-/// Memory for a model's state and scratch on the host.
-#[derive(Debug)]
-pub struct Memory {
-    state: Vec<f32>,
-    broken: bool,
-    /// Scratch of a token.
-    pub scratch: Vec<f32>,
-}
-
-impl Memory {
-    /// Memory for an image, the state reset.
-    ///
-    /// # Errors
-    /// None for an image that was opened.
-    pub fn new(image: &Image<'_>) -> anyhow::Result<Self> {
-        let header = image.header();
-        let mut memory = Self {
-            state: vec![0.0; header.state_words()],
-            broken: false,
-            scratch: vec![0.0; header.scratch_words as usize],
-        };
-        memory.split(image)?.0.reset(header);
-        Ok(memory)
-    }
-
-    /// The state and the scratch.
-    ///
-    /// # Errors
-    /// None for the image it was made for.
-    pub fn split(
-        &mut self,
-        image: &Image<'_>,
-    ) -> Result<(StateView<'_>, &mut [f32]), rwkv_core::Error> {
-        let state = StateView::over(image.header(), &mut self.state, &mut self.broken)?;
-        Ok((state, &mut self.scratch))
     }
 }
 

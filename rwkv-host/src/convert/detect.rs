@@ -1,6 +1,6 @@
 //! Which version a checkpoint is, and its dimensions: from names and shapes alone.
 
-use rwkv_core::image::{Dims, Version};
+use rwkv_core::image::{Dims, MAX_SECTIONS, Version};
 
 use super::{ConvertError, sample};
 use crate::checkpoint::Checkpoint;
@@ -13,6 +13,9 @@ pub struct Detected {
     /// The dimensions, with the official epsilons.
     pub dims: Dims,
 }
+
+/// Sections for embedding, head and metadata are left free.
+const MAX_LAYERS: u32 = MAX_SECTIONS as u32 - 3;
 
 /// Names that every version has.
 const COMMON: [&str; 5] = [
@@ -67,7 +70,9 @@ pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
         }
     }
     let dims = Dims {
-        layers: layers as u32,
+        layers: u32::try_from(layers).ok().filter(|n| *n <= MAX_LAYERS).ok_or_else(|| {
+            ConvertError::Limit(format!("{layers} layers are more than {MAX_LAYERS}"))
+        })?,
         dim: size(emb[1], "model width")?,
         ffn: size(ffn, "channel mix width")?,
         vocab: size(emb[0], "vocabulary")?,

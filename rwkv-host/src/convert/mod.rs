@@ -1,7 +1,7 @@
 //! From a checkpoint to a flash image.
 //!
-//! The recording executor says which records a token reads, in order; for each, [`source`]
-//! gathers the values from the checkpoint and [`record`] stores them in the wanted format.
+//! The recording executor says which records a token reads, in order; for each, `source`
+//! gathers the values from the checkpoint and `record` stores them in the wanted format.
 
 mod detect;
 mod record;
@@ -99,7 +99,7 @@ pub enum ConvertError {
     #[error("{0}")]
     Limit(String),
     /// The finished image was refused by the reader.
-    #[error("the finished image was refused: {0}")]
+    #[error("the finished image was refused")]
     Image(#[from] rwkv_core::ImageError),
 }
 
@@ -127,11 +127,20 @@ pub fn convert(
     let source = source::Source::new(checkpoint, version, dims);
     source.complete()?;
 
-    let mut total = 0;
-    let plan = run(version, &dims, |_| -> Result<(), ConvertError> {
+    let (mut total, mut weights) = (0, 0u64);
+    let plan = run(version, &dims, |request| -> Result<(), ConvertError> {
         total += 1;
+        weights += u64::from(request.shape().rows) * u64::from(request.shape().cols);
         Ok(())
     })?;
+    // No format takes less than a byte, so this is refused before anything is read.
+    let least = match options.weights {
+        Weights::F32 => 4 * weights,
+        Weights::Int8 => weights,
+    };
+    if u32::try_from(least).is_err() {
+        return Err(too_large());
+    }
     let mut parts: Vec<Part> = Vec::new();
     let mut block_words = 0;
     let mut done = 0;
@@ -176,6 +185,10 @@ fn metadata(source: &source::Source<'_>) -> Result<Part, ConvertError> {
     Ok(Part { kind: SectionKind::Metadata, words })
 }
 
+fn too_large() -> ConvertError {
+    ConvertError::Limit("the image would be larger than 4 GB".into())
+}
+
 fn assemble(
     version: rwkv_core::image::Version,
     dims: Dims,
@@ -192,16 +205,15 @@ fn assemble(
         let bytes: &[u8] = bytemuck::cast_slice(&words);
         let index = if kind == SectionKind::Layer { layer } else { 0 };
         layer += u16::from(kind == SectionKind::Layer);
-        let limit = || ConvertError::Limit("the image would be larger than 4 GB".into());
         sections.push(Section {
             kind,
             index,
-            offset: u32::try_from(offset).map_err(|_| limit())?,
-            length: u32::try_from(bytes.len()).map_err(|_| limit())?,
+            offset: u32::try_from(offset).map_err(|_| too_large())?,
+            length: u32::try_from(bytes.len()).map_err(|_| too_large())?,
             crc: CRC.checksum(bytes),
         });
         offset += bytes.len();
-        u32::try_from(offset).map_err(|_| limit())?;
+        u32::try_from(offset).map_err(|_| too_large())?;
         body.extend_from_slice(bytes);
     }
     let mut header = Header::new(version, dims, scratch_words, block_words);

@@ -33,7 +33,7 @@ enum Recipe {
 const EMBEDDING: &str = "emb.weight";
 const LN0: [&str; 2] = ["blocks.0.ln0.weight", "blocks.0.ln0.bias"];
 
-fn recipe(version: Version, request: &Request) -> Recipe {
+fn recipe(version: Version, request: &Request) -> Result<Recipe, ConvertError> {
     use Recipe::{Embedding, Matrix, Transposed, Vectors};
     let prefix = request.layer.map_or_else(String::new, |l| format!("blocks.{l}."));
     let name = |s: &str| format!("{prefix}{s}");
@@ -44,7 +44,7 @@ fn recipe(version: Version, request: &Request) -> Recipe {
             _ => name(&format!("{part}.time_mix_{letter}")),
         }])
     };
-    match request.id {
+    Ok(match request.id {
         Id::Embedding => Embedding,
         Id::Ln1 => vectors(&["ln1.weight", "ln1.bias"]),
         Id::Ln2 => vectors(&["ln2.weight", "ln2.bias"]),
@@ -80,8 +80,10 @@ fn recipe(version: Version, request: &Request) -> Recipe {
         Id::FfnReceptance => Matrix(name("ffn.receptance.weight")),
         Id::FfnKey => Matrix(name("ffn.key.weight")),
         Id::FfnValue => Matrix(name("ffn.value.weight")),
-        other => Vectors(vec![format!("{other:?}")]),
-    }
+        other => {
+            return Err(ConvertError::Limit(format!("no tensor is known for record {other:?}")));
+        }
+    })
 }
 
 impl Recipe {
@@ -115,7 +117,7 @@ impl<'a> Source<'a> {
     fn names(&self) -> Result<BTreeSet<String>, ConvertError> {
         let mut names = BTreeSet::new();
         run(self.version, &self.dims, |request| -> Result<(), ConvertError> {
-            let recipe = recipe(self.version, request);
+            let recipe = recipe(self.version, request)?;
             names.extend(recipe.tensors().into_iter().map(str::to_owned));
             Ok(())
         })?;
@@ -139,7 +141,7 @@ impl<'a> Source<'a> {
     /// The values of a record, row-major: outputs by inputs, or channels by vectors.
     pub(super) fn values(&self, request: &Request) -> Result<Vec<f32>, ConvertError> {
         let (rows, cols) = (request.shape().rows as usize, request.shape().cols as usize);
-        match recipe(self.version, request) {
+        match recipe(self.version, request)? {
             Recipe::Embedding => {
                 let mut table = self.read(EMBEDDING, &[rows, cols])?;
                 let params = interleave(&self.ln0()?);
@@ -163,12 +165,10 @@ impl<'a> Source<'a> {
 
     /// A vector of `len` elements, whatever its dimensions; version 4's decay as `-e^w`.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ConvertError> {
-        let tensor = self.checkpoint.read(name)?;
-        if tensor.data.len() != len {
-            let expected = format!("{len} elements");
-            return Err(ConvertError::Shape { name: name.into(), found: tensor.shape, expected });
-        }
-        let mut data = finite(name, tensor.data)?;
+        self.expect(name, format!("{len} elements"), |shape| {
+            shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(len)
+        })?;
+        let mut data = finite(name, self.checkpoint.read(name)?.data)?;
         if name.ends_with("att.time_decay") && self.checkpoint.decay_form() == DecayForm::Raw {
             data.iter_mut().for_each(|w| *w = -math::exp(*w));
         }
@@ -176,12 +176,24 @@ impl<'a> Source<'a> {
     }
 
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ConvertError> {
-        let tensor = self.checkpoint.read(name)?;
-        if tensor.shape != shape {
-            let expected = format!("{shape:?}");
-            return Err(ConvertError::Shape { name: name.into(), found: tensor.shape, expected });
+        self.expect(name, format!("{shape:?}"), |found| found == shape)?;
+        finite(name, self.checkpoint.read(name)?.data)
+    }
+
+    /// Compares a shape before the values are read, which may be many.
+    fn expect(
+        &self,
+        name: &str,
+        expected: String,
+        fits: impl Fn(&[usize]) -> bool,
+    ) -> Result<(), ConvertError> {
+        match self.checkpoint.get(name) {
+            Some(entry) if !fits(&entry.shape) => {
+                let (name, found) = (name.into(), entry.shape.clone());
+                Err(ConvertError::Shape { name, found, expected })
+            }
+            _ => Ok(()),
         }
-        finite(name, tensor.data)
     }
 }
 

@@ -143,7 +143,7 @@ impl Device {
         Ok(())
     }
 
-    /// Reads what the sampler chose, `count` times over.
+    /// Reads what the sampler chooses, `count` times over.
     ///
     /// # Errors
     /// As [`Device::reset`].
@@ -152,7 +152,13 @@ impl Device {
         count: u32,
         mut on_token: impl FnMut(Token),
     ) -> Result<(), DeviceError> {
-        self.tokens(&Request::Generate { count }, &mut on_token)
+        let mut left = count;
+        while left > 0 {
+            let count = u8::try_from(left).unwrap_or(u8::MAX);
+            self.tokens(&Request::Generate { count }, &mut on_token)?;
+            left -= u32::from(count);
+        }
+        Ok(())
     }
 
     /// The memory in use.

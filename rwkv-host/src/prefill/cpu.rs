@@ -1,4 +1,5 @@
-//! The sequence executor on the CPU: every record is read once and applied to all tokens.
+//! The sequence executor on the CPU: every record is looked up once and applied to all
+//! tokens.
 //!
 //! It gives the bits of the step executor for every format and every split of a prompt: products
 //! and element-wise operations run token-parallel over the same functions, recurrences token by
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 use rwkv_core::{
     Digest, Error, Image, ImageError, Logits, StateView,
     exec::{
-        Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7,
+        Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7, finite,
         record::product_room,
     },
     image::{Dims, Id, RECORD_WORDS, Record, SectionKind, Shape},
@@ -332,8 +333,10 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
     async fn head(&mut self, x: Span) -> Result<(), Error> {
         let skip = self.tokens.len() - self.logits.len().min(self.tokens.len());
         if !L::WANTED || skip == self.tokens.len() {
-            return Ok(());
+            return self.lanes().try_for_each(|lane| finite(lane.get(x)?));
         }
+        // As in a step whose logits nobody wants.
+        self.lanes().take(skip).try_for_each(|lane| finite(lane.get(x)?))?;
         self.section(SectionKind::Head, 0)?;
         self.layer_norm(Id::LnOut, x, x).await?;
         let input = self.room(product_room(x.len()));
@@ -345,9 +348,7 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         let lanes = self.scratch.par_chunks_exact_mut(stride).skip(skip).map(Lane);
         lanes.zip(&mut *self.logits).try_for_each(|(mut lane, sink)| {
             rows(&mut lane, (&record, payload), input, |_, first, y| {
-                if y.iter().any(|y| !y.is_finite()) {
-                    return Err(Error::NonFinite);
-                }
+                finite(y)?;
                 sink.push(first as u32, y);
                 Ok(())
             })

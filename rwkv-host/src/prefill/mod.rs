@@ -2,7 +2,7 @@
 
 mod cpu;
 
-use rwkv_core::{Digest, Error, Image, Logits, StateView, model, poll};
+use rwkv_core::{Digest, Error, Image, Logits, StateView, exec, model, poll};
 
 /// Tokens that run at once: bounds the scratch of a long prompt.
 const PIECE: usize = 256;
@@ -73,17 +73,7 @@ fn run<L: Logits + Send>(
     mut states: Option<&mut [Digest]>,
 ) -> Result<(), Error> {
     let header = image.header();
-    if state.is_broken() {
-        return Err(Error::BrokenState);
-    }
-    if state.len() != header.state_words() {
-        let (needed, given) = (header.state_words() as u32, state.len() as u32);
-        return Err(Error::StateSize { needed, given });
-    }
-    let vocab = header.dims.vocab;
-    if let Some(&token) = tokens.iter().find(|t| **t >= vocab) {
-        return Err(Error::Token { token, vocab });
-    }
+    exec::check(header, &state, tokens, logits)?;
     state.set_broken(true);
     let mut unwatched = tokens.len().saturating_sub(logits.len());
     let mut logits = logits;

@@ -1,7 +1,7 @@
 //! Proves that a device computes the host's bits, or says where it does not.
 //!
 //! Device and host read the same prompt and continue it with the same sampler. After every token the digests of
-//! the whole state and of all logits are compared, and the token that follows. There is no
+//! the whole state and of all logits are compared, and the token that was read. There is no
 //! tolerance: a difference is a fault of the device, its flash or this software.
 
 mod command;
@@ -13,12 +13,12 @@ pub(crate) mod tests;
 
 use std::time::Instant;
 
-use rwkv_core::{Error, sampler::SamplerConfig};
+use rwkv_core::{Digest, Error, sampler::SamplerConfig};
 use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, Token};
 use thiserror::Error as ThisError;
 
 pub use command::{ValidateArgs, command};
-pub use reference::{Outcome, Parallel, Reference, Stepwise};
+pub use reference::{Parallel, Reference, Stepwise};
 pub use verdict::{Cost, Difference, Found, Verdict};
 
 use crate::device::{Device, DeviceError, Refusal};
@@ -64,23 +64,23 @@ pub fn validate(
     let mut run = Run::default();
     reference.reset();
     device.reset(sampler)?;
-    let mut next = None;
+    if prompt.is_empty() {
+        return Err(ValidateError::EmptyPrompt);
+    }
     for tokens in prompt.chunks(MAX_FEED) {
         let expected = expect(reference, tokens, run.compared)?;
-        next = expected.last().map(|(_, outcome)| outcome.next);
         run.compare(&expected, &mut progress, |on_token| device.feed(tokens, on_token))?;
         if run.difference.is_some() {
             break;
         }
     }
-    let mut next = next.ok_or(ValidateError::EmptyPrompt)?;
     let mut generated = Vec::new();
     while generated.len() < generate && run.difference.is_none() {
         let count = PIECE.min(generate - generated.len());
         let mut expected = Vec::with_capacity(count);
         for _ in 0..count {
+            let next = reference.choose().map_err(|_| ValidateError::EmptyPrompt)?;
             expected.extend(expect(reference, &[next], run.compared + expected.len())?);
-            next = expected.last().map_or(next, |(_, outcome)| outcome.next);
         }
         let compared = run.ticks.len();
         run.compare(&expected, &mut progress, |on_token| device.generate(count as u32, on_token))?;
@@ -102,15 +102,15 @@ pub fn validate(
     })
 }
 
-/// Tokens, and what the host makes of each; `first` is the index of the first of them.
+/// Tokens, and the host's digest of each; `first` is the index of the first of them.
 fn expect(
     reference: &mut dyn Reference,
     tokens: &[u32],
     first: usize,
-) -> Result<Vec<(u32, Outcome)>, ValidateError> {
-    let outcomes = reference.feed(tokens);
-    let outcomes = outcomes.map_err(|error| ValidateError::Host { index: first, error })?;
-    Ok(tokens.iter().copied().zip(outcomes).collect())
+) -> Result<Vec<(u32, Digest)>, ValidateError> {
+    let digests = reference.feed(tokens);
+    let digests = digests.map_err(|error| ValidateError::Host { index: first, error })?;
+    Ok(tokens.iter().copied().zip(digests).collect())
 }
 
 /// The comparison so far.
@@ -127,7 +127,7 @@ impl Run {
     /// Runs a request and compares its tokens with what is expected, up to the first difference.
     fn compare(
         &mut self,
-        expected: &[(u32, Outcome)],
+        expected: &[(u32, Digest)],
         progress: &mut impl FnMut(&Token),
         request: impl FnOnce(&mut dyn FnMut(Token)) -> Result<(), DeviceError>,
     ) -> Result<(), ValidateError> {
@@ -139,7 +139,7 @@ impl Run {
             let Some((token, host)) = expected.next() else { return };
             let index = self.compared;
             self.compared += 1;
-            if (found.token, found.digest, found.next) == (*token, host.digest, host.next) {
+            if (found.token, found.digest) == (*token, *host) {
                 self.ticks.push(found.ticks);
                 progress(&found);
             } else {

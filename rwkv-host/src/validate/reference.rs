@@ -1,21 +1,12 @@
 //! What the host computes for comparison.
 
 use rwkv_core::{
-    Digest, Error, Image, Model, StateView,
+    Digest, Error, Image, Model,
     sampler::{Sampler, SamplerConfig, SamplerError},
     stream::InPlace,
 };
 
-use crate::prefill;
-
-/// What a token leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Outcome {
-    /// Digest of the whole state and of all logits.
-    pub digest: Digest,
-    /// The token that the sampler chose to follow.
-    pub next: u32,
-}
+use crate::{memory::Memory, prefill};
 
 /// A way to compute what a device ought to.
 pub trait Reference {
@@ -25,47 +16,20 @@ pub trait Reference {
     /// Back to the state before the first token.
     fn reset(&mut self);
 
-    /// Reads `tokens` and says what each leads to.
+    /// Reads `tokens` and returns the digest that each leads to.
     ///
     /// # Errors
     /// As [`Model::step`].
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Outcome>, Error>;
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error>;
+
+    /// Chooses the token to follow the last one.
+    ///
+    /// # Errors
+    /// If nothing was read.
+    fn choose(&mut self) -> Result<u32, SamplerError>;
 }
 
-/// State in memory of its own.
-struct Memory {
-    words: Vec<f32>,
-    broken: bool,
-}
-
-impl Memory {
-    fn new(image: &Image<'_>) -> Self {
-        let mut memory = Self { words: vec![0.0; image.header().state_words()], broken: false };
-        memory.reset(image);
-        memory
-    }
-
-    fn reset(&mut self, image: &Image<'_>) {
-        if let Ok(mut view) = self.view(image) {
-            view.reset(image.header());
-        }
-    }
-
-    fn view(&mut self, image: &Image<'_>) -> Result<StateView<'_>, Error> {
-        StateView::over(image.header(), &mut self.words, &mut self.broken)
-    }
-}
-
-/// Logits are digested, and the largest is found, as they appear.
-type Sink = (Digest, Sampler);
-
-fn sink(sampler: &Sampler) -> Sink {
-    let mut sampler = sampler.clone();
-    sampler.begin();
-    (Digest::default(), sampler)
-}
-
-/// The host's parallel prefill: what a product's ready state is made with.
+/// The host's parallel prefill.
 pub struct Parallel<'a> {
     image: &'a Image<'a>,
     memory: Memory,
@@ -94,18 +58,18 @@ impl Reference for Parallel<'_> {
         self.sampler.clone_from(&self.start);
     }
 
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Outcome>, Error> {
-        let mut sinks: Vec<Sink> = tokens.iter().map(|_| sink(&self.sampler)).collect();
-        let state = self.memory.view(self.image)?;
-        let digests = prefill::digests_with(self.image, state, tokens, &mut sinks, |s| s.0)?;
-        let rows = digests.into_iter().zip(sinks);
-        rows.map(|(digest, (_, mut row))| {
-            row.follow(&self.sampler);
-            let next = row.finish().map_err(|_| Error::NonFinite)?;
-            self.sampler = row;
-            Ok(Outcome { digest, next })
-        })
-        .collect()
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
+        self.sampler.begin();
+        let mut sinks: Vec<_> = tokens.iter().map(|_| (Digest::default(), None)).collect();
+        if let Some((_, last)) = sinks.last_mut() {
+            *last = Some(&mut self.sampler);
+        }
+        let state = self.memory.state(self.image)?;
+        prefill::digests_with(self.image, state, tokens, &mut sinks, |sink| sink.0)
+    }
+
+    fn choose(&mut self) -> Result<u32, SamplerError> {
+        self.sampler.finish()
     }
 }
 
@@ -113,7 +77,6 @@ impl Reference for Parallel<'_> {
 pub struct Stepwise<'a> {
     image: &'a Image<'a>,
     memory: Memory,
-    scratch: Vec<f32>,
     sampler: Sampler,
     start: Sampler,
 }
@@ -125,8 +88,7 @@ impl<'a> Stepwise<'a> {
     /// If the sampler's settings are out of range.
     pub fn new(image: &'a Image<'a>, config: SamplerConfig) -> Result<Self, SamplerError> {
         let start = Sampler::new(config)?;
-        let scratch = vec![0.0; image.header().scratch_words as usize];
-        Ok(Self { image, memory: Memory::new(image), scratch, sampler: start.clone(), start })
+        Ok(Self { image, memory: Memory::new(image), sampler: start.clone(), start })
     }
 }
 
@@ -140,20 +102,21 @@ impl Reference for Stepwise<'_> {
         self.sampler.clone_from(&self.start);
     }
 
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Outcome>, Error> {
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
         let header = self.image.header();
-        let stream = InPlace::new(self.image.words());
-        let mut model: Model<'_, _> = Model::new(*header, stream, &mut self.scratch)?;
-        let mut state = self.memory.view(self.image)?;
+        let (mut state, scratch) = self.memory.split(self.image)?;
+        let mut model = Model::<_>::new(*header, InPlace::new(self.image.words()), scratch)?;
         let sampler = &mut self.sampler;
         let mut step = |&token: &u32| {
             let mut logits = Digest::default();
             sampler.begin();
             model.step(state.reborrow(), token, (&mut logits, &mut *sampler))?;
-            let digest = Digest::token(header, &state, logits)?;
-            let next = sampler.finish().map_err(|_| Error::NonFinite)?;
-            Ok(Outcome { digest, next })
+            Digest::token(header, &state, logits)
         };
         tokens.iter().map(&mut step).collect()
+    }
+
+    fn choose(&mut self) -> Result<u32, SamplerError> {
+        self.sampler.finish()
     }
 }

@@ -1,0 +1,50 @@
+//! Memory for a model on the host.
+
+use rwkv_core::{Error, Image, StateView};
+
+/// The state and the scratch of one sequence, of exactly the size that the image asks for.
+#[derive(Debug)]
+pub struct Memory {
+    state: Vec<f32>,
+    broken: bool,
+    scratch: Vec<f32>,
+}
+
+impl Memory {
+    /// Memory for an image, the state reset.
+    pub fn new(image: &Image<'_>) -> Self {
+        let header = image.header();
+        let mut memory = Self {
+            state: vec![0.0; header.state_words()],
+            broken: false,
+            scratch: vec![0.0; header.scratch_words as usize],
+        };
+        memory.reset(image);
+        memory
+    }
+
+    /// Back to the state before the first token.
+    pub fn reset(&mut self, image: &Image<'_>) {
+        // Memory for another image stays as it is and is refused where it is used.
+        if let Ok(mut state) = self.state(image) {
+            state.reset(image.header());
+        }
+    }
+
+    /// The state.
+    ///
+    /// # Errors
+    /// If the memory was made for another image.
+    pub fn state(&mut self, image: &Image<'_>) -> Result<StateView<'_>, Error> {
+        StateView::over(image.header(), &mut self.state, &mut self.broken)
+    }
+
+    /// The state and the scratch.
+    ///
+    /// # Errors
+    /// If the memory was made for another image.
+    pub fn split(&mut self, image: &Image<'_>) -> Result<(StateView<'_>, &mut [f32]), Error> {
+        let state = StateView::over(image.header(), &mut self.state, &mut self.broken)?;
+        Ok((state, &mut self.scratch))
+    }
+}
