@@ -1,12 +1,10 @@
 //! A model ready to step.
 
-use core::marker::PhantomData;
-
 use crate::{
     error::Error,
     exec::{Logits, Step},
     image::Header,
-    kernel::{Kernel, Native},
+    kernel::{Kernel, Native, native},
     poll,
     state::StateView,
     stream::Stream,
@@ -19,7 +17,7 @@ pub struct Model<'a, S, K = Native> {
     header: Header,
     stream: S,
     scratch: &'a mut [f32],
-    kernel: PhantomData<K>,
+    kernel: K,
 }
 
 impl<'a, S: Stream> Model<'a, S> {
@@ -28,7 +26,7 @@ impl<'a, S: Stream> Model<'a, S> {
     /// # Errors
     /// [`Error::ScratchSize`].
     pub fn new(header: Header, stream: S, scratch: &'a mut [f32]) -> Result<Self, Error> {
-        Self::with_kernel(header, stream, scratch)
+        Self::with_kernel(header, stream, scratch, native())
     }
 }
 
@@ -37,12 +35,17 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
     ///
     /// # Errors
     /// [`Error::ScratchSize`].
-    pub fn with_kernel(header: Header, stream: S, scratch: &'a mut [f32]) -> Result<Self, Error> {
+    pub fn with_kernel(
+        header: Header,
+        stream: S,
+        scratch: &'a mut [f32],
+        kernel: K,
+    ) -> Result<Self, Error> {
         let (needed, given) = (header.scratch_words, scratch.len() as u32);
         if given < needed {
             return Err(Error::ScratchSize { needed, given });
         }
-        Ok(Self { header, stream, scratch, kernel: PhantomData })
+        Ok(Self { header, stream, scratch, kernel })
     }
 
     /// The header of the image.
@@ -62,7 +65,7 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         logits: impl Logits,
     ) -> Result<(), Error> {
         let (header, scratch) = (&self.header, &mut *self.scratch);
-        Step::<_, K, _>::run(header, &mut self.stream, state, scratch, token, logits).await
+        Step::run(header, self.kernel, &mut self.stream, state, scratch, token, logits).await
     }
 
     /// Runs one token over a stream that never waits.
@@ -76,7 +79,7 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         logits: impl Logits,
     ) -> Result<(), Error> {
         let (header, scratch) = (&self.header, &mut *self.scratch);
-        let step = Step::<_, K, _>::run(header, &mut self.stream, state, scratch, token, logits);
+        let step = Step::run(header, self.kernel, &mut self.stream, state, scratch, token, logits);
         poll::once(step).unwrap_or(Err(Error::Internal))
     }
 

@@ -51,7 +51,7 @@ pub fn step(
     let mut logits = vec![0.0; header.dims.vocab as usize];
     let mut digests = Vec::new();
     let (mut state, scratch) = memory.split(image)?;
-    let mut model = Model::<_>::new(header, InPlace::new(image.words()), scratch)?;
+    let mut model = Model::new(header, InPlace::new(image.words()), scratch)?;
     for token in tokens {
         let mut digest = Digest::default();
         model.step(state.reborrow(), *token, (&mut digest, logits.as_mut_slice()))?;

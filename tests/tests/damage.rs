@@ -63,7 +63,7 @@ fn hostile(model: &str, changes: &[(usize, u8)]) {
         let mut state = State::<4, 96, 3>::new();
         let mut scratch = vec![0.0; (header.scratch_words as usize).min(1 << 16)];
         let words = bytemuck::cast_slice(file.bytes().get(..len / 4 * 4).unwrap_or_default());
-        if let Ok(mut model) = Model::<_>::new(header, InPlace::new(words), &mut scratch) {
+        if let Ok(mut model) = Model::new(header, InPlace::new(words), &mut scratch) {
             let mut logits = vec![0.0; 1 << 16];
             let _ = model.step(state.view(), 65, logits.as_mut_slice());
         }

@@ -67,7 +67,8 @@ fn int8_agrees_over_512_tokens_on_every_device() {
             if spec == QEMU {
                 let memory = verdict.memory.expect("the board tells its memory");
                 assert_eq!(memory.heap, 0);
-                assert!(memory.stack > 0 && memory.statics > 0 && memory.flash > 0);
+                let figures = [memory.stack, memory.statics, memory.flash];
+                assert!(figures.iter().all(|bytes| bytes.is_some_and(|n| n > 0)));
                 assert!(matches!(verdict.info.tick, Tick::Instructions(_)));
             }
         }
@@ -118,7 +119,7 @@ fn generate(image: &Image<'_>, prompt: &[u32], sampler: SamplerConfig, count: us
     let mut memory = Memory::new(image);
     let (mut state, scratch) = memory.split(image).expect("it fits");
     let mut model =
-        Model::<_>::new(*image.header(), InPlace::new(image.words()), scratch).expect("it fits");
+        Model::new(*image.header(), InPlace::new(image.words()), scratch).expect("it fits");
     let mut sampler = Sampler::new(sampler).expect("it is in range");
     sampler.begin();
     model.prefill(state.reborrow(), prompt.iter().copied(), &mut sampler).expect("it reads");

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::{demo::Demo, job, setup};
+use anyhow::Context;
 use clap::Parser;
 
 /// The packages outside the root workspace.
@@ -65,10 +66,22 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     for board in BOARDS {
         steps.push(cargo(board, &["build", "--quiet", "--release"]));
+        steps.push(step(format!("no allocator in {board}"), move || no_allocator(board)));
     }
     steps.push(cargo(".", &["test", "--workspace", "--no-fail-fast"]));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
     all(steps)
+}
+
+/// The firmware links no allocator: then there is no heap, whatever it says of itself.
+fn no_allocator(board: &str) -> anyhow::Result<()> {
+    let name = board.rsplit('/').next().unwrap_or(board);
+    let elf = format!("{board}/target/thumbv7em-none-eabihf/release/{name}");
+    let bytes = std::fs::read(crate::root().join(&elf)).with_context(|| elf.clone())?;
+    let symbol = b"__rust_alloc";
+    let found = bytes.windows(symbol.len()).any(|window| window == symbol);
+    anyhow::ensure!(!found, "{elf} links an allocator");
+    Ok(())
 }
 
 fn all(steps: Vec<Step>) -> anyhow::Result<()> {

@@ -76,8 +76,9 @@ impl Lane<'_> {
     ///
     /// # Errors
     /// As [`Lane::get`].
-    pub fn rows<K: Kernel>(
+    pub fn rows(
         &self,
+        kernel: impl Kernel,
         record: &Record,
         tile: &[u32],
         (first, rows): (usize, usize),
@@ -92,13 +93,13 @@ impl Lane<'_> {
         match record.format {
             Format::F32 => {
                 let x = x.get(..record.cols as usize).ok_or(Error::Internal)?;
-                K::rows_f32(bytemuck::cast_slice(weights), x, y);
+                kernel.rows_f32(bytemuck::cast_slice(weights), x, y);
             }
             Format::Int8 => {
                 let x: &[i16] = bytemuck::cast_slice(x);
                 let x = x.get(..record.padded_cols()).ok_or(Error::Internal)?;
                 let scales = scales.get(first..).ok_or(Error::Internal)?;
-                K::rows_i8(
+                kernel.rows_i8(
                     bytemuck::cast_slice(weights),
                     bytemuck::cast_slice(scales),
                     x,
@@ -130,8 +131,9 @@ impl Lane<'_> {
     ///
     /// # Errors
     /// As [`Lane::split`].
-    pub fn column<K: Kernel>(
+    pub fn column(
         &mut self,
+        kernel: impl Kernel,
         record: &Record,
         column: &[u32],
         (k, index): (Span, usize),
@@ -141,11 +143,11 @@ impl Lane<'_> {
         match record.format {
             Format::F32 => {
                 let x = k.get(index).ok_or(Error::Internal)?;
-                K::column_f32(bytemuck::cast_slice(column), *x, acc);
+                kernel.column_f32(bytemuck::cast_slice(column), *x, acc);
             }
             Format::Int8 => {
                 let x = bytemuck::cast_slice::<_, i16>(k).get(index).ok_or(Error::Internal)?;
-                K::column_i8(bytemuck::cast_slice(column), *x, bytemuck::cast_slice_mut(acc));
+                kernel.column_i8(bytemuck::cast_slice(column), *x, bytemuck::cast_slice_mut(acc));
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The step executor: one token in fixed memory, the weights from a stream.
 
-use core::{marker::PhantomData, slice};
+use core::slice;
 
 use super::{
     Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7,
@@ -147,7 +147,7 @@ pub struct Step<'a, S, K, L> {
     bump: Bump,
     token: u32,
     layer: usize,
-    kernel: PhantomData<K>,
+    kernel: K,
 }
 
 impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
@@ -160,6 +160,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
     /// error leaves it marked broken: it refuses to step until reset or restored.
     pub async fn run(
         header: &'a Header,
+        kernel: K,
         stream: S,
         mut state: StateView<'a>,
         scratch: &'a mut [f32],
@@ -181,7 +182,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
             bump: Bump::default(),
             token,
             layer: 0,
-            kernel: PhantomData,
+            kernel,
         };
         model::token(header.version, &mut step).await?;
         step.state.set_broken(false);
@@ -228,7 +229,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
             for first in (0..rows).step_by(TILE_ROWS) {
                 let mut y = [0.0; TILE_ROWS];
                 let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-                self.lane.rows::<K>(&record, tile, (first, rows), (input, scale), y)?;
+                self.lane.rows(self.kernel, &record, tile, (first, rows), (input, scale), y)?;
                 visit(&mut self.lane, &mut self.logits, start + first, y)?;
             }
         }
@@ -371,7 +372,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
                 skipped = 0;
             }
             let column = block(&mut self.stream, column).await?;
-            self.lane.column::<K>(&record, column, (k, index), acc)?;
+            self.lane.column(self.kernel, &record, column, (k, index), acc)?;
         }
         if skipped > 0 {
             self.stream.skip(skipped).await?;

@@ -8,7 +8,7 @@ use crate::op;
 pub struct Generic;
 
 impl Kernel for Generic {
-    fn rows_f32(w: &[f32], x: &[f32], out: &mut [f32]) {
+    fn rows_f32(self, w: &[f32], x: &[f32], out: &mut [f32]) {
         if x.is_empty() {
             return;
         }
@@ -17,7 +17,7 @@ impl Kernel for Generic {
         }
     }
 
-    fn rows_i8(w: &[i8], scales: &[f32], x: &[i16], x_scale: f32, out: &mut [f32]) {
+    fn rows_i8(self, w: &[i8], scales: &[f32], x: &[i16], x_scale: f32, out: &mut [f32]) {
         if x.is_empty() {
             return;
         }
@@ -30,13 +30,13 @@ impl Kernel for Generic {
         }
     }
 
-    fn column_f32(w: &[f32], x: f32, acc: &mut [f32]) {
+    fn column_f32(self, w: &[f32], x: f32, acc: &mut [f32]) {
         for (a, w) in acc.iter_mut().zip(w) {
             *a += w * x;
         }
     }
 
-    fn column_i8(w: &[i8], x: i16, acc: &mut [i32]) {
+    fn column_i8(self, w: &[i8], x: i16, acc: &mut [i32]) {
         for (a, &w) in acc.iter_mut().zip(w) {
             *a = a.wrapping_add(i32::from(w) * i32::from(x));
         }

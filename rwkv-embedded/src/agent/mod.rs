@@ -39,14 +39,14 @@ pub trait Board {
     /// What a tick is.
     fn tick(&self) -> Tick;
 
-    /// The most stack, in bytes, that was in use since boot.
-    fn stack_used(&self) -> u32;
+    /// The most stack, in bytes, that was in use since boot, where the board can tell.
+    fn stack_used(&self) -> Option<u32>;
 
     /// Static variables in bytes, the agent's arena left out.
-    fn statics(&self) -> u32;
+    fn statics(&self) -> Option<u32>;
 
     /// Flash in bytes that the firmware fills, the image left out.
-    fn firmware(&self) -> u32;
+    fn firmware(&self) -> Option<u32>;
 }
 
 /// Why [`Agent::run`] returned.

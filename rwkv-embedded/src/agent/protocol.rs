@@ -125,14 +125,14 @@ pub struct Memory {
     pub state: u32,
     /// The scratch of a token.
     pub scratch: u32,
-    /// The most stack that was in use since boot.
-    pub stack: u32,
-    /// Static variables, state and scratch left out.
-    pub statics: u32,
-    /// Heap: a product that links the library has none.
+    /// The most stack that was in use since boot, where the board can tell.
+    pub stack: Option<u32>,
+    /// Static variables, state and scratch left out, where the board can tell.
+    pub statics: Option<u32>,
+    /// Heap: nothing that the agent links allocates.
     pub heap: u32,
-    /// Flash that the firmware fills, the image left out.
-    pub flash: u32,
+    /// Flash that the firmware fills, the image left out, where the board can tell.
+    pub flash: Option<u32>,
 }
 
 /// Why a request failed.

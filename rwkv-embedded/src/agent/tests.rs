@@ -24,16 +24,16 @@ impl Board for Bench {
         Tick::Nanoseconds(1)
     }
 
-    fn stack_used(&self) -> u32 {
-        0
+    fn stack_used(&self) -> Option<u32> {
+        None
     }
 
-    fn firmware(&self) -> u32 {
-        0
+    fn firmware(&self) -> Option<u32> {
+        None
     }
 
-    fn statics(&self) -> u32 {
-        0
+    fn statics(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -257,4 +257,41 @@ proptest! {
         let (end, replies) = talk(flash, &frame(&Request::Info), 64);
         prop_assert_eq!((end, replies.len()), (End::Closed, 1));
     }
+}
+
+/// The bytes of messages, as other programs may have written them down. A change here is a change
+/// of [`PROTOCOL_VERSION`].
+#[test]
+fn messages_are_the_pinned_bytes() {
+    use rwkv_core::StreamError;
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| std::format!("{b:02x}")).collect::<String>();
+    let pack = |message: &dyn Fn(&mut [u8]) -> usize| {
+        let mut buffer = [0; MAX_FRAME];
+        let len = message(&mut buffer);
+        hex(&buffer[..len])
+    };
+    let request = |r: Request| pack(&|b| postcard::to_slice(&r, b).unwrap().len());
+    let reply = |r: Reply| pack(&|b| postcard::to_slice(&r, b).unwrap().len());
+    let error = |e: Error| reply(Reply::Error(AgentError::Model(e)));
+    let config = SamplerConfig { temperature: 0.5, top_k: 300, top_p: 1.0, seed: 5 };
+    assert_eq!(request(Request::Info), "00");
+    assert_eq!(request(Request::Reset(config)), "010000003fac020000803f05");
+    assert_eq!(request(Request::Feed([1, 300].into_iter().collect())), "020201ac02");
+    assert_eq!(request(Request::Generate { count: 9 }), "0309");
+    assert_eq!(request(Request::Memory), "04");
+    assert_eq!(request(Request::Verify), "05");
+    assert_eq!(request(Request::Halt), "06");
+    let token = Token { token: 65, digest: Digest(1, 2), ticks: 128 };
+    assert_eq!(reply(Reply::Token(token)), "014101028001");
+    assert_eq!(reply(Reply::Done), "03");
+    assert_eq!(reply(Reply::Error(AgentError::Frame)), "0401");
+    assert_eq!(reply(Reply::Error(AgentError::NothingRead)), "0402");
+    assert_eq!(error(ImageError::Magic.into()), "04000003");
+    assert_eq!(error(ImageError::Plan.into()), "04000010");
+    assert_eq!(error(StreamError::Buffer { words: 7 }.into()), "0400010207");
+    assert_eq!(error(Error::Token { token: 300, vocab: 256 }), "040002ac028002");
+    assert_eq!(error(Error::LogitsSize { needed: 9 }), "04000509");
+    assert_eq!(error(Error::NonFinite), "040006");
+    assert_eq!(error(Error::BrokenState), "040007");
+    assert_eq!(error(Error::Internal), "040008");
 }

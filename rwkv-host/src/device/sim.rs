@@ -63,16 +63,16 @@ impl Board for Host {
         Tick::Nanoseconds(1)
     }
 
-    fn stack_used(&self) -> u32 {
-        0
+    fn stack_used(&self) -> Option<u32> {
+        None
     }
 
-    fn statics(&self) -> u32 {
-        0
+    fn statics(&self) -> Option<u32> {
+        None
     }
 
-    fn firmware(&self) -> u32 {
-        0
+    fn firmware(&self) -> Option<u32> {
+        None
     }
 }
 

@@ -13,7 +13,7 @@ use rwkv_core::{
         record::product_room,
     },
     image::{Dims, Id, RECORD_WORDS, Record, SectionKind, Shape},
-    kernel::Native,
+    kernel::native,
     op::{self, Activation},
 };
 
@@ -150,7 +150,7 @@ fn rows(
         for first in (0..rows).step_by(TILE_ROWS) {
             let mut y = [0.0; TILE_ROWS];
             let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-            lane.rows::<Native>(record, tile, (first, rows), (input, scale), y)?;
+            lane.rows(native(), record, tile, (first, rows), (input, scale), y)?;
             visit(lane, start + first, y)?;
         }
     }
@@ -259,7 +259,7 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
             lane.get_mut(acc)?.fill(0.0);
             for (index, column) in columns.chunks_exact(column).enumerate() {
                 if lane.is_live(&record, k, index)? {
-                    lane.column::<Native>(&record, &column[1..], (k, index), acc)?;
+                    lane.column(native(), &record, &column[1..], (k, index), acc)?;
                 }
             }
             if record.scale_words() > 0 {

@@ -105,7 +105,7 @@ impl Reference for Stepwise<'_> {
     fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
         let header = self.image.header();
         let (mut state, scratch) = self.memory.split(self.image)?;
-        let mut model = Model::<_>::new(*header, InPlace::new(self.image.words()), scratch)?;
+        let mut model = Model::new(*header, InPlace::new(self.image.words()), scratch)?;
         let sampler = &mut self.sampler;
         let mut step = |&token: &u32| {
             let mut logits = Digest::default();

@@ -156,18 +156,17 @@ impl fmt::Display for Verdict {
         }
         if let Some(memory) = self.memory {
             let parts = [
-                ("state", memory.state),
-                ("scratch", memory.scratch),
+                ("state", Some(memory.state)),
+                ("scratch", Some(memory.scratch)),
                 ("stack", memory.stack),
                 ("statics", memory.statics),
-                ("heap", memory.heap),
+                ("heap", Some(memory.heap)),
                 ("firmware in flash", memory.flash),
             ];
-            write!(f, "memory       ")?;
-            for (i, (name, bytes)) in parts.into_iter().enumerate() {
-                let comma = if i == 0 { "" } else { "," };
-                write!(f, "{comma} {name} {}", Grouped(bytes.into()))?;
-            }
+            let known = parts
+                .into_iter()
+                .filter_map(|(name, bytes)| Some(format!("{name} {}", Grouped(bytes?.into()))));
+            write!(f, "memory        {}", known.collect::<Vec<_>>().join(", "))?;
             writeln!(f, " bytes")?;
         }
         writeln!(f, "time          {:.2} s", self.seconds)?;

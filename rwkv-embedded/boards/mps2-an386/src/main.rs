@@ -40,16 +40,16 @@ impl Board for Mps2An386 {
         Tick::Instructions(INSTRUCTIONS_PER_TICK)
     }
 
-    fn stack_used(&self) -> u32 {
-        memory::stack_used()
+    fn stack_used(&self) -> Option<u32> {
+        Some(memory::stack_used())
     }
 
-    fn statics(&self) -> u32 {
-        memory::statics()
+    fn statics(&self) -> Option<u32> {
+        Some(memory::statics())
     }
 
-    fn firmware(&self) -> u32 {
-        memory::firmware()
+    fn firmware(&self) -> Option<u32> {
+        Some(memory::firmware())
     }
 }
 
