@@ -1,0 +1,177 @@
+//! Streams that copy, verify, wait and fail: the same bits, or a typed error and a broken state.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use rwkv_core::{
+    Digest, Error, Image, ImageError, Model, StreamError,
+    stream::{InPlace, Stream},
+};
+use rwkv_host::{convert::Weights, memory::Memory};
+use rwkv_tests::{image, shipped, step};
+
+/// A medium that is copied from, block by block, into a buffer of the size that the header names.
+struct Medium<'a> {
+    flash: InPlace<'a>,
+    buffer: Vec<u32>,
+    /// Fails at this read, counted down.
+    fails_at: Option<usize>,
+    /// Lets every read wait once.
+    waits: bool,
+    reads: usize,
+}
+
+impl<'a> Medium<'a> {
+    fn new(image: &Image<'a>) -> Self {
+        let buffer = vec![0; image.header().block_words as usize];
+        let flash = InPlace::new(image.words());
+        Self { flash, buffer, fails_at: None, waits: false, reads: 0 }
+    }
+
+    async fn deliver(&mut self, at: Option<usize>, words: usize) -> Result<&[u32], StreamError> {
+        if self.waits {
+            let mut ready = false;
+            poll_fn(|_| {
+                if std::mem::replace(&mut ready, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        }
+        let offset = at.unwrap_or(self.flash.position()) as u32 * 4;
+        if self.fails_at == Some(self.reads) {
+            return Err(StreamError::Medium { offset });
+        }
+        self.reads += 1;
+        let source = match at {
+            Some(at) => self.flash.read_at(at, words).await?,
+            None => self.flash.next(words).await?,
+        };
+        let buffer = self.buffer.get_mut(..words);
+        let buffer = buffer.ok_or(StreamError::Buffer { words: words as u32 })?;
+        buffer.copy_from_slice(source);
+        Ok(buffer)
+    }
+}
+
+impl Stream for Medium<'_> {
+    const VERIFY: bool = true;
+
+    async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
+        self.deliver(None, words).await
+    }
+
+    async fn skip(&mut self, words: usize) -> Result<(), StreamError> {
+        self.flash.skip(words).await
+    }
+
+    async fn seek(&mut self, word: usize) -> Result<(), StreamError> {
+        self.flash.seek(word).await
+    }
+
+    async fn read_at(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {
+        self.deliver(Some(word), words).await
+    }
+
+    fn position(&self) -> usize {
+        self.flash.position()
+    }
+}
+
+const PROMPT: [u32; 3] = [88, 58, 49];
+
+fn read(image: &Image<'_>, memory: &mut Memory, medium: &mut Medium<'_>) -> Result<Digest, Error> {
+    let header = *image.header();
+    let (mut state, scratch) = memory.split(image)?;
+    let mut model = Model::new(header, medium, scratch)?;
+    let mut last = Digest::default();
+    for token in PROMPT {
+        last = Digest::default();
+        let mut run = pin!(model.step_async(state.reborrow(), token, &mut last));
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            if let Poll::Ready(result) = run.as_mut().poll(&mut context) {
+                break result?;
+            }
+        }
+    }
+    Digest::token(&header, &state, last)
+}
+
+#[test]
+fn a_stream_that_copies_verifies_and_waits_gives_the_same_bits() {
+    for model in ["tunes-v4", "tunes-v7"] {
+        for weights in [Weights::F32, Weights::Int8] {
+            let file = image(&shipped(model), weights);
+            let image = file.open().expect("it opens");
+            let (expected, _) = step(&mut Memory::new(&image), &image, &PROMPT).expect("it steps");
+            for waits in [false, true] {
+                let mut medium = Medium { waits, ..Medium::new(&image) };
+                let found = read(&image, &mut Memory::new(&image), &mut medium);
+                assert_eq!(found.as_ref(), Ok(&expected[2]));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_blocking_step_over_a_stream_that_waits_is_an_error() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    let (mut state, scratch) = memory.split(&image).expect("it fits");
+    let medium = Medium { waits: true, ..Medium::new(&image) };
+    let mut model = Model::new(*image.header(), medium, scratch).expect("it fits");
+    assert_eq!(model.step(state.reborrow(), 65, ()), Err(Error::Internal));
+    assert!(state.is_broken());
+}
+
+#[test]
+fn every_failed_read_breaks_the_state_and_a_reset_mends_it() {
+    for model in ["tunes-v4", "tunes-v7"] {
+        let file = image(&shipped(model), Weights::Int8);
+        let image = file.open().expect("it opens");
+        let mut medium = Medium::new(&image);
+        let mut memory = Memory::new(&image);
+        let expected = read(&image, &mut memory, &mut medium).expect("it reads");
+        let total = medium.reads;
+        for fails_at in (0..total).step_by(total / 97) {
+            let mut medium = Medium { fails_at: Some(fails_at), ..Medium::new(&image) };
+            memory.reset(&image);
+            let error = read(&image, &mut memory, &mut medium).expect_err("it fails");
+            assert!(matches!(error, Error::Stream(StreamError::Medium { .. })), "{error}");
+            medium.fails_at = None;
+            assert_eq!(read(&image, &mut memory, &mut medium), Err(Error::BrokenState));
+            memory.reset(&image);
+            assert_eq!(read(&image, &mut memory, &mut medium), Ok(expected));
+        }
+    }
+}
+
+/// Bits that flip after the image was opened: a block that is used is a block that was verified.
+#[test]
+fn a_block_that_changed_is_never_used() {
+    let good = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = good.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    let expected = read(&image, &mut memory, &mut Medium::new(&image)).expect("it reads");
+    let (start, end) = (image.header().layers_offset as usize, good.bytes().len());
+    let mut noticed = 0;
+    for (n, at) in (start..end).step_by(9973).enumerate() {
+        let mut flash = good.clone();
+        flash.bytes_mut()[at] ^= 1 << (n % 8);
+        let words = bytemuck::cast_slice(flash.bytes());
+        let mut medium = Medium { flash: InPlace::new(words), ..Medium::new(&image) };
+        memory.reset(&image);
+        match read(&image, &mut memory, &mut medium) {
+            // A column whose input is zero is not read; metadata and padding are not either.
+            Ok(digest) => assert_eq!(digest, expected),
+            Err(Error::Image(ImageError::BlockChecksum { .. } | ImageError::Record { .. })) => {
+                noticed += 1
+            }
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+    assert!(noticed > 20, "{noticed}");
+}
