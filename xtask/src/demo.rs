@@ -1,6 +1,6 @@
 //! `cargo xtask demo`.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
 
 use anyhow::Context;
 use clap::Parser;
@@ -49,12 +49,16 @@ impl Demo {
     }
 }
 
-/// The tool, built.
+/// The tool, built once.
 pub(crate) fn rwkv() -> anyhow::Result<Command> {
-    let mut build = job::cargo(".");
-    build.args(["build", "--quiet", "--release", "--package", "rwkv-host"]);
-    eprintln!("building: {}", job::shown(&build));
-    job::run(&mut build)?;
+    static BUILT: OnceLock<()> = OnceLock::new();
+    if BUILT.get().is_none() {
+        let mut build = job::cargo(".");
+        build.args(["build", "--quiet", "--release", "--package", "rwkv-host"]);
+        eprintln!("building: {}", job::shown(&build));
+        job::run(&mut build)?;
+        let _ = BUILT.set(());
+    }
     let mut command = Command::new(root().join("target/release/rwkv"));
     command.current_dir(root());
     Ok(command)
