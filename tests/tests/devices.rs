@@ -20,7 +20,7 @@ use rwkv_host::{
     convert::Weights,
     device::{Device, DeviceError, DeviceSpec, Flip, Options, QemuBoard},
     memory::Memory,
-    validate::{Found, Parallel, Stepwise, Verdict, validate},
+    validate::{Found, Host, Verdict, validate},
 };
 use rwkv_tests::{damage, image, shared, shipped, text};
 
@@ -47,7 +47,7 @@ fn prove(
     let image = file.open().expect("it opens");
     let mut device = Device::open(spec, &image, &Options::default()).expect("the device starts");
     let sampler = SamplerConfig::GREEDY;
-    let mut host = Parallel::new(&image, sampler).expect("the host starts");
+    let mut host = Host::parallel(&image, sampler).expect("the host starts");
     let verdict = validate(&mut device, &mut host, sampler, prompt, generate, |_| {})
         .expect("there is a verdict");
     assert!(verdict.is_equal(), "{spec}, {}: {verdict}", checkpoint.display());
@@ -100,7 +100,7 @@ fn shipped_models_agree_on_every_device_with_any_sampler() {
                 Device::open(spec, &image, &Options::default()).expect("the device starts");
             let warm = SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11 };
             for sampler in [warm, SamplerConfig { seed: 12, ..warm }, SamplerConfig::GREEDY] {
-                let mut host = Stepwise::new(&image, sampler).expect("the host starts");
+                let mut host = Host::stepwise(&image, sampler).expect("the host starts");
                 let verdict = validate(&mut device, &mut host, sampler, &prompt, 32, |_| {})
                     .expect("there is a verdict");
                 assert!(verdict.is_equal(), "{model}: {verdict}");
@@ -150,7 +150,7 @@ fn a_flipped_weight_is_found_and_the_token_named() {
         let mut device =
             Device::open(DeviceSpec::Sim, &image, &options).expect("the device starts");
         let sampler = SamplerConfig::GREEDY;
-        let mut host = Parallel::new(&image, sampler).expect("the host starts");
+        let mut host = Host::parallel(&image, sampler).expect("the host starts");
         let verdict = validate(&mut device, &mut host, sampler, &prompt, 4, |_| {})
             .expect("there is a verdict");
         let difference = verdict.first_difference.as_ref().expect("it differs");

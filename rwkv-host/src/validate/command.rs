@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use super::{Parallel, Verdict, validate};
+use super::{Host, Verdict, validate};
 use crate::{
     cli,
     device::{Device, DeviceSpec, Flip, Options},
@@ -62,7 +62,7 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let prompt = args.prompt.tokens(&image)?;
     let mut device = Device::open(args.device, &image, &args.options())?;
     let sampler = args.sampling.config();
-    let mut reference = Parallel::new(&image, sampler)?;
+    let mut reference = Host::parallel(&image, sampler)?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
     let mut text = cli::Text::default();
     let verdict = validate(&mut device, &mut reference, sampler, &prompt, args.tokens, |token| {

@@ -18,7 +18,7 @@ use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, Token};
 use thiserror::Error as ThisError;
 
 pub use command::{ValidateArgs, command};
-pub use reference::{Parallel, Reference, Stepwise};
+pub use reference::{Host, Reference};
 pub use verdict::{Cost, Difference, Found, Verdict};
 
 use crate::device::{Device, DeviceError, Refusal};

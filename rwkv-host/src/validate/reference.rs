@@ -29,36 +29,47 @@ pub trait Reference {
     fn choose(&mut self) -> Result<u32, SamplerError>;
 }
 
-/// The host's parallel prefill.
-pub struct Parallel<'a> {
+/// How the host computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Parallel,
+    Stepwise,
+}
+
+/// The host's processor, with a state and a sampler of its own.
+#[derive(Debug)]
+pub struct Host<'a> {
     image: &'a Image<'a>,
+    way: Way,
     memory: Memory,
     sampler: Sampler,
     start: Sampler,
 }
 
-impl<'a> Parallel<'a> {
-    /// A reference before its first token.
+impl<'a> Host<'a> {
+    /// By parallel prefill.
     ///
     /// # Errors
     /// If the sampler's settings are out of range.
-    pub fn new(image: &'a Image<'a>, config: SamplerConfig) -> Result<Self, SamplerError> {
+    pub fn parallel(image: &'a Image<'a>, config: SamplerConfig) -> Result<Self, SamplerError> {
+        Self::new(image, config, Way::Parallel)
+    }
+
+    /// One token after the other, as a device does it.
+    ///
+    /// # Errors
+    /// If the sampler's settings are out of range.
+    pub fn stepwise(image: &'a Image<'a>, config: SamplerConfig) -> Result<Self, SamplerError> {
+        Self::new(image, config, Way::Stepwise)
+    }
+
+    fn new(image: &'a Image<'a>, config: SamplerConfig, way: Way) -> Result<Self, SamplerError> {
         let start = Sampler::new(config)?;
-        Ok(Self { image, memory: Memory::new(image), sampler: start.clone(), start })
-    }
-}
-
-impl Reference for Parallel<'_> {
-    fn image_bytes(&self) -> u32 {
-        self.image.header().bytes()
+        let (memory, sampler) = (Memory::new(image), start.clone());
+        Ok(Self { image, way, memory, sampler, start })
     }
 
-    fn reset(&mut self) {
-        self.memory.reset(self.image);
-        self.sampler.clone_from(&self.start);
-    }
-
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
+    fn prefill(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
         self.sampler.begin();
         let mut sinks: Vec<_> = tokens.iter().map(|_| (Digest::default(), None)).collect();
         if let Some((_, last)) = sinks.last_mut() {
@@ -68,41 +79,7 @@ impl Reference for Parallel<'_> {
         prefill::digests_with(self.image, state, tokens, &mut sinks, |sink| sink.0)
     }
 
-    fn choose(&mut self) -> Result<u32, SamplerError> {
-        self.sampler.finish()
-    }
-}
-
-/// One token after the other, as a device does it.
-pub struct Stepwise<'a> {
-    image: &'a Image<'a>,
-    memory: Memory,
-    sampler: Sampler,
-    start: Sampler,
-}
-
-impl<'a> Stepwise<'a> {
-    /// A reference before its first token.
-    ///
-    /// # Errors
-    /// If the sampler's settings are out of range.
-    pub fn new(image: &'a Image<'a>, config: SamplerConfig) -> Result<Self, SamplerError> {
-        let start = Sampler::new(config)?;
-        Ok(Self { image, memory: Memory::new(image), sampler: start.clone(), start })
-    }
-}
-
-impl Reference for Stepwise<'_> {
-    fn image_bytes(&self) -> u32 {
-        self.image.header().bytes()
-    }
-
-    fn reset(&mut self) {
-        self.memory.reset(self.image);
-        self.sampler.clone_from(&self.start);
-    }
-
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
+    fn step(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
         let header = self.image.header();
         let (mut state, scratch) = self.memory.split(self.image)?;
         let mut model = Model::new(*header, InPlace::new(self.image.words()), scratch)?;
@@ -114,6 +91,24 @@ impl Reference for Stepwise<'_> {
             Digest::token(header, &state, logits)
         };
         tokens.iter().map(&mut step).collect()
+    }
+}
+
+impl Reference for Host<'_> {
+    fn image_bytes(&self) -> u32 {
+        self.image.header().bytes()
+    }
+
+    fn reset(&mut self) {
+        self.memory.reset(self.image);
+        self.sampler.clone_from(&self.start);
+    }
+
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
+        match self.way {
+            Way::Parallel => self.prefill(tokens),
+            Way::Stepwise => self.step(tokens),
+        }
     }
 
     fn choose(&mut self) -> Result<u32, SamplerError> {

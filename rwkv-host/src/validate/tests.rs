@@ -33,7 +33,7 @@ pub(crate) fn image(model: &str, weights: Weights) -> Option<ImageFile> {
 fn run(image: &Image<'_>, flip: Option<Flip>, prompt: &[u32], generate: usize) -> Verdict {
     let options = Options { flip, ..Options::default() };
     let mut device = Device::open(DeviceSpec::Sim, image, &options).unwrap();
-    let mut reference = Stepwise::new(image, SamplerConfig::GREEDY).unwrap();
+    let mut reference = Host::stepwise(image, SamplerConfig::GREEDY).unwrap();
     validate(&mut device, &mut reference, SamplerConfig::GREEDY, prompt, generate, |_| {}).unwrap()
 }
 
@@ -60,8 +60,8 @@ fn the_simulated_device_computes_the_same_bits() {
             let image = file.open().unwrap();
             let prompt: Vec<u32> = (32..127).collect();
             let references: [&mut dyn Reference; 2] = [
-                &mut Stepwise::new(&image, SamplerConfig::GREEDY).unwrap(),
-                &mut Parallel::new(&image, SamplerConfig::GREEDY).unwrap(),
+                &mut Host::stepwise(&image, SamplerConfig::GREEDY).unwrap(),
+                &mut Host::parallel(&image, SamplerConfig::GREEDY).unwrap(),
             ];
             for reference in references {
                 let options = Options::default();
@@ -129,7 +129,7 @@ fn no_prompt_no_verdict() {
     let Some(file) = image(MODEL, Weights::Int8) else { return };
     let image = file.open().unwrap();
     let mut device = Device::open(DeviceSpec::Sim, &image, &Options::default()).unwrap();
-    let mut reference = Stepwise::new(&image, SamplerConfig::GREEDY).unwrap();
+    let mut reference = Host::stepwise(&image, SamplerConfig::GREEDY).unwrap();
     let result = validate(&mut device, &mut reference, SamplerConfig::GREEDY, &[], 4, |_| {});
     assert!(matches!(result, Err(ValidateError::EmptyPrompt)));
     let result = validate(&mut device, &mut reference, SamplerConfig::GREEDY, &[70_000], 4, |_| {});
