@@ -78,9 +78,7 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         token: u32,
         logits: impl Logits,
     ) -> Result<(), Error> {
-        let (header, scratch) = (&self.header, &mut *self.scratch);
-        let step = Step::run(header, self.kernel, &mut self.stream, state, scratch, token, logits);
-        poll::once(step).unwrap_or(Err(Error::Internal))
+        poll::once(self.step_async(state, token, logits)).unwrap_or(Err(Error::Internal))
     }
 
     /// Runs a prompt; only the last token's logits are computed.

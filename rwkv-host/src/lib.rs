@@ -8,6 +8,8 @@
 //! - [`validate`] compares host and device after every token;
 //! - [`cli`] is the tool `rwkv`.
 
+#![deny(unsafe_code)]
+
 pub mod checkpoint;
 pub mod cli;
 pub mod convert;

@@ -18,6 +18,7 @@ pub(super) struct Map {
 }
 
 impl Map {
+    #[expect(unsafe_code, reason = "a memory map is sound only while nobody changes its file")]
     pub(super) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let bytes = std::fs::File::open(path).and_then(|file| {
             if !file.metadata()?.is_file() {
