@@ -3,8 +3,11 @@
 //! Both executors call these same functions, so a step and a sequence cannot differ. Parameters
 //! of one operation lie interleaved, channel by channel, as they do in the image.
 
+use half::f16;
+
 use crate::error::Error;
-use crate::image::{Format, Record};
+use crate::image::{Format, GROUP, Record};
+use crate::kernel::nibbles;
 use crate::math;
 
 /// Sum with the rule of eight: element `i` goes into accumulator `i mod 8`, all starting at +0;
@@ -58,18 +61,33 @@ pub fn normalise_in_place(x: &mut [f32], (mean, inverse): (f32, f32), params: &[
     }
 }
 
-/// A row of a table as floats: `value·scale`.
+/// A row of a table as floats: `value·scale`, or `value·(scale·sub)` with sub-scales.
 pub fn dequantise(record: &Record, row: &[u32], out: &mut [f32]) {
     match (record.format, row.split_first()) {
         (Format::F32, _) => {
             out.iter_mut().zip(row).for_each(|(y, w)| *y = f32::from_bits(*w));
         }
+        (Format::F16, _) => {
+            let row: &[u16] = bytemuck::cast_slice(row);
+            out.iter_mut().zip(row).for_each(|(y, w)| *y = f16::from_bits(*w).to_f32());
+        }
         (Format::Int8, Some((scale, row))) => {
             let scale = f32::from_bits(*scale);
-            let row: &[i8] = bytemuck::cast_slice(row);
-            out.iter_mut().zip(row).for_each(|(y, w)| *y = f32::from(*w) * scale);
+            let row: &[u8] = bytemuck::cast_slice(row);
+            out.iter_mut().zip(row).for_each(|(y, w)| *y = (i32::from(*w) - 128) as f32 * scale);
         }
-        (Format::Int8, None) => {}
+        (Format::Int4, Some((scale, row))) => {
+            let scale = f32::from_bits(*scale);
+            let groups = out.len().div_ceil(GROUP);
+            let (subs, row) = row.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
+            let groups = row.as_chunks::<4>().0.iter().zip(bytemuck::cast_slice::<_, u8>(subs));
+            for (out, (group, sub)) in out.chunks_mut(GROUP).zip(groups) {
+                let scale = scale * f32::from(*sub);
+                out.iter_mut().zip(nibbles(group)).for_each(|(y, w)| *y = w as f32 * scale);
+            }
+        }
+        // No table is interleaved: see `Record::parse`.
+        (Format::Int8 | Format::Int4 | Format::Int4Lanes, _) => {}
     }
 }
 
@@ -132,45 +150,74 @@ pub fn lerp(x: &mut [f32], target: &[f32], weight: &[f32]) {
     }
 }
 
-/// Quantises a vector to `bits` (8 to 15, sign included) **in place**: the words that held the
-/// `len` floats of `buffer` hold half as many words of `i16` pairs afterwards, padded with zeros
-/// to the end of the buffer. Returns the scale that undoes it.
+/// The rule by which a vector is quantised.
 ///
-/// `m = max|x|`; below 2^-100 all zeros; else `q = round-half-even(x · (Q/m))` clamped to ±Q,
-/// with `Q = 2^(bits-1) - 1`, and the scale is `m/Q`.
+/// `m = max|x|`; below 2^-100 all zeros; else `q = round-half-even(x · (Q/m))` with
+/// `Q = 2^(bits-1) - 1`. A product with `Q/m` exceeds `Q` by rounding only, so `q` does not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantiser {
+    factor: f32,
+    scale: f32,
+}
+
+impl Quantiser {
+    /// The rule for a vector, in `bits` (8 to 15, sign included).
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if an element is infinite or not a number.
+    pub fn new(x: &[f32], bits: u8) -> Result<Self, Error> {
+        // As integers the magnitudes of floats keep their order, with infinity and NaN on top.
+        let top = x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
+        if top >= 0x7f80_0000 {
+            return Err(Error::NonFinite);
+        }
+        let m = f32::from_bits(top);
+        const TINY: f32 = f32::from_bits((127 - 100) << 23);
+        if m < TINY {
+            return Ok(Self { factor: 0.0, scale: 0.0 });
+        }
+        let limit = ((1u32 << (bits.clamp(8, 15) - 1)) - 1) as f32;
+        Ok(Self { factor: limit / m, scale: m / limit })
+    }
+
+    /// What an element is multiplied by before it is rounded; 0 where all elements become 0.
+    pub const fn factor(self) -> f32 {
+        self.factor
+    }
+
+    /// What a quantised element of 1 stands for.
+    pub const fn scale(self) -> f32 {
+        self.scale
+    }
+
+    /// A quantised element.
+    pub fn value(self, x: f32) -> i32 {
+        math::round_half_even(x * self.factor)
+    }
+}
+
+/// Quantises a vector **in place**: the words that held the floats hold half as many words of
+/// `i16` pairs afterwards. Returns the scale that undoes it, and the wrapping sum of the elements.
 ///
 /// # Errors
-/// [`Error::NonFinite`] if an element is infinite or not a number.
-pub fn quantise(buffer: &mut [f32], len: usize, bits: u8) -> Result<f32, Error> {
-    // As integers the magnitudes of floats keep their order, with infinity and NaN on top.
-    let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
-    let top = buffer.iter().take(len).map(magnitude).max().unwrap_or(0);
-    if top >= 0x7f80_0000 {
-        return Err(Error::NonFinite);
-    }
-    let m = f32::from_bits(top);
-    const TINY: f32 = f32::from_bits((127 - 100) << 23);
-    if m < TINY {
-        buffer.fill(0.0);
-        return Ok(0.0);
-    }
-    let limit = (1i32 << (bits.clamp(8, 15) - 1)) - 1;
-    let factor = limit as f32 / m;
-    let round = |x: f32| math::round_half_even(x * factor).clamp(-limit, limit);
-    let words: &mut [u32] = bytemuck::cast_slice_mut(buffer);
-    let len = len.min(words.len());
-    for i in 0..words.len() {
+/// [`Error::NonFinite`], as [`Quantiser::new`].
+pub fn quantise(x: &mut [f32], bits: u8) -> Result<(f32, i32), Error> {
+    let quantiser = Quantiser::new(x, bits)?;
+    let words: &mut [u32] = bytemuck::cast_slice_mut(x);
+    let mut sum = 0i32;
+    for i in 0..words.len().div_ceil(2) {
         // Word i takes elements 2i and 2i+1: they are read before anything overwrites them.
-        let at = |words: &[u32], j: usize| match words.get(j) {
-            Some(&bits) if j < len => round(f32::from_bits(bits)) as u32 & 0xffff,
-            _ => 0,
+        let mut at = |j: usize| {
+            let q = words.get(j).map_or(0, |bits| quantiser.value(f32::from_bits(*bits)));
+            sum = sum.wrapping_add(q);
+            q as u32 & 0xffff
         };
-        let pair = at(words, 2 * i) | at(words, 2 * i + 1) << 16;
+        let pair = at(2 * i) | at(2 * i + 1) << 16;
         if let Some(word) = words.get_mut(i) {
             *word = pair;
         }
     }
-    Ok(m / limit as f32)
+    Ok((quantiser.scale(), sum))
 }
 
 /// The recurrence of version 4 for a run of channels, and the receptance gate on top.
@@ -272,10 +319,8 @@ mod tests {
             x in vec(prop_oneof![-9f32..9.0, -1e-3f32..1e-3, Just(0.0)], 1..80),
             bits in 8u8..=15,
         ) {
-            let padded = x.len().next_multiple_of(32);
             let mut buffer = x.clone();
-            buffer.resize(padded, 7.0);
-            let scale = quantise(&mut buffer, x.len(), bits).unwrap();
+            let (scale, sum) = quantise(&mut buffer, bits).unwrap();
             let q: &[i16] = bytemuck::cast_slice(&buffer);
             let limit = (1 << (bits - 1)) - 1;
             let m = x.iter().fold(0f32, |m, x| if x.abs() > m { x.abs() } else { m });
@@ -285,27 +330,40 @@ mod tests {
                 prop_assert_eq!(i32::from(q[i]), (expected as i32).clamp(-limit, limit));
                 prop_assert!((f32::from(q[i]) * scale - x).abs() <= 0.51 * m / limit as f32);
             }
-            prop_assert!(q[x.len()..].iter().all(|q| *q == 0));
+            prop_assert_eq!(sum, q[..x.len()].iter().map(|q| i32::from(*q)).sum::<i32>());
         }
 
         /// Half to even: the magic addition is checked on the ties themselves.
         #[test]
         fn ties_go_to_even(n in -126i16..=126) {
             let mut buffer = [127.0, f32::from(n) + 0.5];
-            quantise(&mut buffer, 2, 8).unwrap();
+            quantise(&mut buffer, 8).unwrap();
             let q: &[i16] = bytemuck::cast_slice(&buffer);
             prop_assert_eq!(q[1], (f32::from(n) + 0.5).round_ties_even() as i16);
+        }
+
+        /// The largest element never leaves the range, whatever its bits.
+        #[test]
+        fn the_largest_element_becomes_the_limit(
+            bits in 8u8..=15,
+            exponent in 27u32..=254,
+            fraction in 0u32..1 << 23,
+        ) {
+            let x = f32::from_bits(exponent << 23 | fraction);
+            let limit = (1 << (bits - 1)) - 1;
+            let quantiser = Quantiser::new(&[x], bits).unwrap();
+            prop_assert_eq!([quantiser.value(x), quantiser.value(-x)], [limit, -limit]);
         }
     }
 
     #[test]
     fn quantise_refuses_what_is_not_finite_and_flattens_what_is_tiny() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert_eq!(quantise(&mut [1.0, bad], 2, 8), Err(Error::NonFinite));
+            assert_eq!(quantise(&mut [1.0, bad], 8), Err(Error::NonFinite));
         }
         let mut tiny = [f32::MIN_POSITIVE, -1e-31];
-        assert_eq!(quantise(&mut tiny, 2, 15), Ok(0.0));
-        assert_eq!(tiny.map(f32::to_bits), [0, 0]);
+        assert_eq!(quantise(&mut tiny, 15), Ok((0.0, 0)));
+        assert_eq!(tiny[0].to_bits(), 0);
     }
 
     /// Version 7 against its formulas in f64, with the matrix in the official orientation.

@@ -6,7 +6,8 @@
 
 use super::{Bump, Carry, Executor, Input, Output, Shifted, Span, Wkv7};
 use crate::{
-    image::{Dims, Id, Shape, Version},
+    image::{Dims, GROUP, Id, Shape, Version},
+    kernel::room_words,
     model,
     op::Activation,
     poll,
@@ -64,9 +65,15 @@ struct Recorder<F> {
     visit: F,
 }
 
-/// Scratch that a product needs beside its operands: its shifted, then quantised, input.
+/// Scratch that a product needs beside its operands: its shifted, then arranged, input.
 pub fn product_room(cols: usize) -> u32 {
-    cols.next_multiple_of(32) as u32
+    room_words(cols) as u32
+}
+
+/// Scratch that a sparse product needs beside its operands: an accumulator per output, and an
+/// offset per group of outputs.
+pub fn columns_room(rows: usize) -> u32 {
+    (rows + rows.div_ceil(GROUP)) as u32
 }
 
 impl<E, F: FnMut(&Request) -> Result<(), E>> Recorder<F> {
@@ -124,7 +131,7 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
     }
 
     async fn sparse_product(&mut self, id: Id, k: Span, _: Option<Span>, x: Span) -> Result<(), E> {
-        self.room(x.len() as u32);
+        self.room(columns_room(x.len()));
         self.request(Shape::columns(id, x.len() as u32, k.len() as u32))
     }
 

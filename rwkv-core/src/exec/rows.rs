@@ -3,8 +3,8 @@
 use super::{Output, Span, Wkv7};
 use crate::{
     error::Error,
-    image::{Format, Record},
-    kernel::Kernel,
+    image::{Format, GROUP, Record},
+    kernel::{Arranged, Input, Kernel, Lines},
     op::{self, Head7},
 };
 
@@ -60,16 +60,22 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Quantises the `len` values in `input` for a record, if its format asks for it. Returns the
-    /// scale.
+    /// Quantises and arranges the `len` values at the start of `input` for the rows of a record,
+    /// if its format asks for it.
     ///
     /// # Errors
-    /// As [`op::quantise`].
-    pub fn quantise(&mut self, record: &Record, input: Span, len: usize) -> Result<f32, Error> {
-        match record.format {
-            Format::F32 => Ok(1.0),
-            Format::Int8 => op::quantise(self.get_mut(input)?, len, record.bits),
+    /// [`Error::NonFinite`], or as [`Lane::get`].
+    pub fn arrange(
+        &mut self,
+        kernel: impl Kernel,
+        record: &Record,
+        input: Span,
+        len: usize,
+    ) -> Result<Option<Arranged>, Error> {
+        if !record.format.is_integer() {
+            return Ok(None);
         }
+        kernel.arrange(record.format, record.bits, self.get_mut(input)?, len).map(Some)
     }
 
     /// Up to [`TILE_ROWS`] rows of a product: `y` from row `first` of a tile of `rows` rows on.
@@ -82,31 +88,29 @@ impl Lane<'_> {
         record: &Record,
         tile: &[u32],
         (first, rows): (usize, usize),
-        (input, scale): (Span, f32),
+        (input, arranged): (Span, Option<Arranged>),
         y: &mut [f32],
     ) -> Result<(), Error> {
-        let line = record.line_words();
         let scales = rows * record.scale_words();
         let (scales, weights) = tile.split_at_checked(scales).ok_or(Error::Internal)?;
-        let weights = weights.get(first * line..).ok_or(Error::Internal)?;
+        let words = weights.get(first * record.line_words()..).ok_or(Error::Internal)?;
         let x = self.get(input)?;
+        let Some(arranged) = arranged else {
+            let x = x.get(..record.cols as usize).ok_or(Error::Internal)?;
+            match record.format {
+                Format::F16 => kernel.rows_f16(bytemuck::cast_slice(words), x, y),
+                _ => kernel.rows_f32(bytemuck::cast_slice(words), x, y),
+            }
+            return Ok(());
+        };
+        let scales = bytemuck::cast_slice(scales.get(first..).ok_or(Error::Internal)?);
+        let (lines, x) =
+            (Lines { words, scales }, Input { words: bytemuck::cast_slice(x), arranged });
         match record.format {
-            Format::F32 => {
-                let x = x.get(..record.cols as usize).ok_or(Error::Internal)?;
-                kernel.rows_f32(bytemuck::cast_slice(weights), x, y);
-            }
-            Format::Int8 => {
-                let x: &[i16] = bytemuck::cast_slice(x);
-                let x = x.get(..record.padded_cols()).ok_or(Error::Internal)?;
-                let scales = scales.get(first..).ok_or(Error::Internal)?;
-                kernel.rows_i8(
-                    bytemuck::cast_slice(weights),
-                    bytemuck::cast_slice(scales),
-                    x,
-                    scale,
-                    y,
-                );
-            }
+            Format::Int8 => kernel.rows_i8(lines, x, y),
+            Format::Int4 => kernel.rows_i4(lines, x, y),
+            Format::Int4Lanes => kernel.rows_i4_lanes(lines, x, y),
+            Format::F32 | Format::F16 => return Err(Error::Internal),
         }
         Ok(())
     }
@@ -127,6 +131,24 @@ impl Lane<'_> {
         Ok(())
     }
 
+    /// Quantises the input of a sparse product where it lies, if the format of its record asks for
+    /// it, and starts the accumulators of its outputs. Returns the scale of the input.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], or as [`Lane::get`].
+    pub fn open_columns(&mut self, record: &Record, k: Span, acc: Span) -> Result<f32, Error> {
+        let (scale, sum) = match record.format.is_integer() {
+            true => op::quantise(self.get_mut(k)?, record.bits)?,
+            false => (1.0, 0),
+        };
+        let start = match record.format {
+            Format::Int8 => sum.wrapping_mul(-128),
+            _ => 0,
+        };
+        self.get_mut(acc)?.fill(f32::from_bits(start as u32));
+        Ok(scale)
+    }
+
     /// Adds one column of an input-major matrix: `acc += column·k[index]`.
     ///
     /// # Errors
@@ -140,15 +162,21 @@ impl Lane<'_> {
         acc: Span,
     ) -> Result<(), Error> {
         let [k, acc] = self.split([k, acc])?;
+        let rows = record.rows as usize;
+        let (acc, offsets) = acc.split_at_mut_checked(rows).ok_or(Error::Internal)?;
+        if !record.format.is_integer() {
+            let x = *k.get(index).ok_or(Error::Internal)?;
+            match record.format {
+                Format::F16 => kernel.column_f16(bytemuck::cast_slice(column), x, acc),
+                _ => kernel.column_f32(bytemuck::cast_slice(column), x, acc),
+            }
+            return Ok(());
+        }
+        let x = *bytemuck::cast_slice::<_, i16>(k).get(index).ok_or(Error::Internal)?;
+        let (acc, offsets) = (bytemuck::cast_slice_mut(acc), bytemuck::cast_slice_mut(offsets));
         match record.format {
-            Format::F32 => {
-                let x = k.get(index).ok_or(Error::Internal)?;
-                kernel.column_f32(bytemuck::cast_slice(column), *x, acc);
-            }
-            Format::Int8 => {
-                let x = bytemuck::cast_slice::<_, i16>(k).get(index).ok_or(Error::Internal)?;
-                kernel.column_i8(bytemuck::cast_slice(column), *x, bytemuck::cast_slice_mut(acc));
-            }
+            Format::Int8 => kernel.column_i8(column, x, acc),
+            _ => kernel.column_i4(column, x, acc, offsets),
         }
         Ok(())
     }
@@ -159,9 +187,9 @@ impl Lane<'_> {
     /// As [`Lane::get`].
     pub fn is_live(&self, record: &Record, k: Span, index: usize) -> Result<bool, Error> {
         let k = self.get(k)?;
-        match record.format {
-            Format::F32 => k.get(index).map(|k| *k != 0.0),
-            Format::Int8 => bytemuck::cast_slice::<_, i16>(k).get(index).map(|k| *k != 0),
+        match record.format.is_integer() {
+            false => k.get(index).map(|k| *k != 0.0),
+            true => bytemuck::cast_slice::<_, i16>(k).get(index).map(|k| *k != 0),
         }
         .ok_or(Error::Internal)
     }
@@ -172,14 +200,26 @@ impl Lane<'_> {
     /// As [`Lane::get`].
     pub fn rescale(
         &mut self,
+        record: &Record,
         acc: Span,
         first: usize,
         scales: &[f32],
         k_scale: f32,
     ) -> Result<(), Error> {
-        let acc = self.get_mut(acc.part(first, scales.len()))?;
-        for (a, s) in acc.iter_mut().zip(scales) {
-            *a = a.to_bits() as i32 as f32 * (k_scale * s);
+        let acc = self.get_mut(acc)?;
+        let rows = record.rows as usize;
+        let (acc, offsets) = acc.split_at_mut_checked(rows).ok_or(Error::Internal)?;
+        let acc = acc.get_mut(first..).ok_or(Error::Internal)?;
+        for (row, (a, s)) in (first..).zip(acc.iter_mut().zip(scales)) {
+            // Only `column_i4` moves an offset from zero.
+            let offset = match record.format {
+                Format::Int4 => {
+                    offsets.get(row / GROUP).map_or(0, |offset| offset.to_bits() as i32)
+                }
+                _ => 0,
+            };
+            let sum = (a.to_bits() as i32).wrapping_sub(offset.wrapping_mul(8));
+            *a = sum as f32 * (k_scale * s);
         }
         Ok(())
     }

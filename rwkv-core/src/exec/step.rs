@@ -4,7 +4,7 @@ use core::slice;
 
 use super::{
     Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7,
-    record::product_room,
+    record::{columns_room, product_room},
 };
 use crate::{
     error::{Error, ImageError},
@@ -223,13 +223,14 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         mut visit: impl FnMut(&mut Lane<'_>, &mut L, usize, &mut [f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let record = self.record(shape).await?;
-        let scale = self.lane.quantise(&record, input, record.cols as usize)?;
+        let arranged = self.lane.arrange(self.kernel, &record, input, record.cols as usize)?;
         for (start, rows) in record.tiles() {
             let tile = block(&mut self.stream, record.tile_words(rows)).await?;
             for first in (0..rows).step_by(TILE_ROWS) {
                 let mut y = [0.0; TILE_ROWS];
                 let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-                self.lane.rows(self.kernel, &record, tile, (first, rows), (input, scale), y)?;
+                let place = (first, rows);
+                self.lane.rows(self.kernel, &record, tile, place, (input, arranged), y)?;
                 visit(&mut self.lane, &mut self.logits, start + first, y)?;
             }
         }
@@ -355,11 +356,10 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         gate: Option<Span>,
         x: Span,
     ) -> Result<(), Error> {
-        let acc = self.room(x.len() as u32);
+        let acc = self.room(columns_room(x.len()));
         let shape = Shape::columns(id, x.len() as u32, k.len() as u32);
         let record = self.record(shape).await?;
-        let scale = self.lane.quantise(&record, k, k.len())?;
-        self.lane.get_mut(acc)?.fill(0.0);
+        let scale = self.lane.open_columns(&record, k, acc)?;
         let column = 1 + record.line_words();
         let mut skipped = 0;
         for index in 0..k.len() {
@@ -380,10 +380,11 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         if record.scale_words() > 0 {
             for (first, rows) in record.tiles() {
                 let scales = block(&mut self.stream, 1 + rows).await?;
-                self.lane.rescale(acc, first, bytemuck::cast_slice(scales), scale)?;
+                let scales = bytemuck::cast_slice(scales);
+                self.lane.rescale(&record, acc, first, scales, scale)?;
             }
         }
-        self.lane.add_gated(acc, gate, x)
+        self.lane.add_gated(acc.part(0, x.len()), gate, x)
     }
 
     async fn bias(&mut self, id: Id, x: Span, f: Activation) -> Result<(), Error> {

@@ -8,12 +8,13 @@
 //! record that was not checked; over a stream, every record header is checked again as it passes.
 
 mod header;
+pub mod pack;
 mod record;
 
 pub use header::{
     Dims, HEADER_BYTES, Header, MAX_SECTIONS, SECTION_BYTES, Section, SectionKind, Version,
 };
-pub use record::{Format, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
+pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
 
 use crate::{
     error::{Error, ImageError},

@@ -104,10 +104,43 @@ codes! {
     Format {
         /// IEEE binary32.
         F32 = 0,
-        /// Signed bytes -127..=127 with one f32 scale per row (output).
+        /// IEEE binary16.
+        F16 = 1,
+        /// A byte per weight, value + 128, with one f32 scale per row (output).
         Int8 = 2,
+        /// Four bits per weight, value + 8, in groups of 32 along a line, with a sub-scale per
+        /// group and one f32 scale per row. Pairs of a line's weights lie 16 bits apart.
+        Int4 = 3,
+        /// As `Int4`, with the weights of two rows in the halves of a word. Row-major only.
+        Int4Lanes = 4,
     }
 }
+
+impl Format {
+    /// Whether the input of a product is quantised and sums are integers.
+    pub const fn is_integer(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int4 | Self::Int4Lanes)
+    }
+
+    /// Rows that share their words.
+    const fn interleaved(self) -> usize {
+        if matches!(self, Self::Int4Lanes) { 2 } else { 1 }
+    }
+
+    /// Words of a line of `len` weights, padding and sub-scales included.
+    pub const fn line_words(self, len: usize) -> usize {
+        let groups = len.div_ceil(GROUP);
+        match self {
+            Self::F32 => len,
+            Self::F16 => len.div_ceil(2),
+            Self::Int8 => groups * 8,
+            Self::Int4 | Self::Int4Lanes => groups.div_ceil(4) + groups * 4,
+        }
+    }
+}
+
+/// Weights that share a sub-scale; lines of integer formats are padded to whole groups.
+pub const GROUP: usize = 32;
 
 codes! {
     /// In which direction a matrix is stored.
@@ -150,6 +183,11 @@ impl Shape {
     /// A table that is read row by row.
     pub const fn table(id: Id, rows: u32, cols: u32) -> Self {
         Self { tile_rows: 1, ..Self::matrix(id, rows, cols) }
+    }
+
+    /// Whether [`Format::Int4Lanes`] can hold it.
+    pub fn may_interleave(&self) -> bool {
+        self.layout == Layout::RowMajor && self.tile_rows == 0 && !self.precise
     }
 
     /// `cols` interleaved vectors of `rows` channels, in f32.
@@ -198,14 +236,19 @@ impl Record {
         };
         let bits_fit = match record.format {
             Format::F32 => bits == 0,
-            Format::Int8 => (8..=15).contains(&bits) && !shape.precise,
+            Format::F16 => bits == 0 && !shape.precise,
+            _ => (8..=15).contains(&bits) && !shape.precise,
         };
+        let lanes_fit = record.format != Format::Int4Lanes
+            || (shape.may_interleave()
+                && (record.tile_rows.is_multiple_of(2) || u32::from(record.tile_rows) >= rows));
         let fits = record.id == shape.id
             && record.layout == shape.layout
             && (rows, cols) == (shape.rows, shape.cols)
             && record.tile_rows > 0
             && (shape.tile_rows == 0 || shape.tile_rows == u32::from(record.tile_rows))
             && bits_fit
+            && lanes_fit
             && (tail >> 16) as u16 == record.check();
         fits.then_some(record)
     }
@@ -231,27 +274,13 @@ impl Record {
         let inner = match self.layout {
             Layout::RowMajor => self.cols,
             Layout::InputMajor => self.rows,
-        } as usize;
-        match self.format {
-            Format::F32 => inner,
-            Format::Int8 => inner.div_ceil(32) * 8,
-        }
+        };
+        self.format.line_words(inner as usize)
     }
 
     /// Words of scales per row.
     pub const fn scale_words(&self) -> usize {
-        match self.format {
-            Format::F32 => 0,
-            Format::Int8 => 1,
-        }
-    }
-
-    /// Length of the input vector after padding.
-    pub fn padded_cols(&self) -> usize {
-        match self.format {
-            Format::F32 => self.cols as usize,
-            Format::Int8 => (self.cols as usize).div_ceil(32) * 32,
-        }
+        self.format.is_integer() as usize
     }
 
     /// The runs of rows that a block holds: first row and number of rows.
@@ -262,7 +291,13 @@ impl Record {
 
     /// Words of a block of `rows` rows, its checksum included.
     pub fn tile_words(&self, rows: usize) -> usize {
-        rows.saturating_mul(self.scale_words() + self.line_words()).saturating_add(1)
+        let scales = rows.saturating_mul(self.scale_words());
+        self.lines_words(rows).saturating_add(scales).saturating_add(1)
+    }
+
+    /// Words of the weights of `rows` rows.
+    fn lines_words(&self, rows: usize) -> usize {
+        rows.next_multiple_of(self.format.interleaved()).saturating_mul(self.line_words())
     }
 
     /// The sizes in words of all blocks, in order.
@@ -287,15 +322,12 @@ impl Record {
     pub fn payload_words(&self) -> usize {
         let (rows, cols) = (self.rows as usize, self.cols as usize);
         let tiles = rows.div_ceil(usize::from(self.tile_rows).max(1));
-        let line = self.line_words();
         let scales = rows.saturating_mul(self.scale_words());
         match self.layout {
-            Layout::RowMajor => {
-                rows.saturating_mul(line).saturating_add(scales).saturating_add(tiles)
-            }
+            Layout::RowMajor => self.lines_words(rows).saturating_add(scales).saturating_add(tiles),
             Layout::InputMajor => {
                 let tail = if scales > 0 { scales.saturating_add(tiles) } else { 0 };
-                cols.saturating_mul(line + 1).saturating_add(tail)
+                cols.saturating_mul(self.line_words() + 1).saturating_add(tail)
             }
         }
     }
@@ -396,8 +428,9 @@ mod tests {
     #[test]
     fn blocks_add_up() {
         for layout in [Layout::RowMajor, Layout::InputMajor] {
-            for format in [Format::F32, Format::Int8] {
-                for (rows, cols, tile_rows) in [(256, 40, 60), (1, 1, 1), (7, 33, 7), (64, 5, 9)] {
+            for code in 0..5 {
+                let format = Format::from_code(code).unwrap();
+                for (rows, cols, tile_rows) in [(256, 40, 60), (1, 1, 1), (7, 33, 7), (65, 5, 8)] {
                     let id = Id::AttKey;
                     let record = Record { id, format, layout, bits: 0, rows, cols, tile_rows };
                     assert_eq!(record.blocks().sum::<usize>(), record.payload_words());

@@ -1,32 +1,90 @@
 //! The scalar reference.
 
-use super::Kernel;
-use crate::op;
+use core::array;
+
+use half::f16;
+
+use super::{Arranged, Input, Kernel, Lines, arrange_groups};
+use crate::{
+    error::Error,
+    image::{Format, GROUP},
+    op,
+};
 
 /// Plain Rust for every target; the oracle of the kernel tests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Generic;
 
+/// Words of a group of quantised elements: pairs of `i16`, in order.
+const STRIDE: usize = GROUP / 2;
+
 impl Kernel for Generic {
+    fn arrange(self, _: Format, bits: u8, room: &mut [f32], len: usize) -> Result<Arranged, Error> {
+        arrange_groups::<STRIDE>(bits, room, len, |values, words| {
+            let pairs: &mut [i16] = bytemuck::cast_slice_mut(words);
+            pairs.iter_mut().zip(values).for_each(|(pair, q)| *pair = *q as i16);
+        })
+    }
+
     fn rows_f32(self, w: &[f32], x: &[f32], out: &mut [f32]) {
-        if x.is_empty() {
-            return;
-        }
-        for (y, row) in out.iter_mut().zip(w.chunks_exact(x.len())) {
+        for (y, row) in out.iter_mut().zip(w.chunks_exact(x.len().max(1))) {
             *y = op::dot(row, x);
         }
     }
 
-    fn rows_i8(self, w: &[i8], scales: &[f32], x: &[i16], x_scale: f32, out: &mut [f32]) {
-        if x.is_empty() {
-            return;
+    fn rows_f16(self, w: &[u16], x: &[f32], out: &mut [f32]) {
+        for (y, row) in out.iter_mut().zip(w.chunks_exact(x.len().next_multiple_of(2).max(1))) {
+            *y = op::sum(row.iter().zip(x).map(|(w, x)| f16::from_bits(*w).to_f32() * x));
         }
-        for ((y, row), scale) in out.iter_mut().zip(w.chunks_exact(x.len())).zip(scales) {
+    }
+
+    fn rows_i8(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+        let line = Format::Int8.line_words(x.arranged.groups * GROUP).max(1);
+        let rows = lines.words.chunks_exact(line).zip(lines.scales);
+        for (y, (row, scale)) in out.iter_mut().zip(rows) {
+            let row: &[u8] = bytemuck::cast_slice(row);
             let mut acc = 0i32;
-            for (&w, &x) in row.iter().zip(x) {
-                acc = acc.wrapping_add(i32::from(w) * i32::from(x));
+            for (w, x) in row.iter().zip(elements(x)) {
+                acc = acc.wrapping_add((i32::from(*w) - 128) * i32::from(*x));
             }
-            *y = acc as f32 * (x_scale * scale);
+            *y = acc as f32 * (x.arranged.scale * scale);
+        }
+    }
+
+    fn rows_i4(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+        let groups = x.arranged.groups;
+        let line = Format::Int4.line_words(groups * GROUP).max(1);
+        let rows = lines.words.chunks_exact(line).zip(lines.scales);
+        for (y, (row, scale)) in out.iter_mut().zip(rows) {
+            let (subs, row) = row.split_at(line - groups * 4);
+            let subs: &[u8] = bytemuck::cast_slice(subs);
+            let groups = row.as_chunks::<4>().0.iter().zip(elements(x).as_chunks::<GROUP>().0);
+            let mut acc = 0i32;
+            for ((group, x), sub) in groups.zip(subs) {
+                acc = acc.wrapping_add(dot(nibbles(group), x).wrapping_mul((*sub).into()));
+            }
+            *y = acc as f32 * (x.arranged.scale * scale);
+        }
+    }
+
+    fn rows_i4_lanes(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+        let groups = x.arranged.groups;
+        let pair = 2 * Format::Int4Lanes.line_words(groups * GROUP).max(1);
+        let rows = lines.words.chunks_exact(pair).zip(lines.scales.chunks(2));
+        for (y, (row, scales)) in out.chunks_mut(2).zip(rows) {
+            let (subs, row) = row.split_at(pair - groups * 8);
+            let subs: &[[u8; 2]] = bytemuck::cast_slice(subs);
+            let groups = row.as_chunks::<8>().0.iter().zip(elements(x).as_chunks::<GROUP>().0);
+            let mut acc = [0i32; 2];
+            for ((group, x), subs) in groups.zip(subs) {
+                for (lane, (acc, sub)) in acc.iter_mut().zip(subs).enumerate() {
+                    let sum = dot(lane_nibbles(group, lane), x);
+                    *acc = acc.wrapping_add(sum.wrapping_mul((*sub).into()));
+                }
+            }
+            for ((y, acc), scale) in y.iter_mut().zip(acc).zip(scales) {
+                *y = acc as f32 * (x.arranged.scale * scale);
+            }
         }
     }
 
@@ -36,9 +94,53 @@ impl Kernel for Generic {
         }
     }
 
-    fn column_i8(self, w: &[i8], x: i16, acc: &mut [i32]) {
-        for (a, &w) in acc.iter_mut().zip(w) {
-            *a = a.wrapping_add(i32::from(w) * i32::from(x));
+    fn column_f16(self, w: &[u16], x: f32, acc: &mut [f32]) {
+        for (a, w) in acc.iter_mut().zip(w) {
+            *a += f16::from_bits(*w).to_f32() * x;
         }
     }
+
+    fn column_i8(self, line: &[u32], x: i16, acc: &mut [i32]) {
+        for (a, w) in acc.iter_mut().zip(bytemuck::cast_slice::<_, u8>(line)) {
+            *a = a.wrapping_add(i32::from(*w) * i32::from(x));
+        }
+    }
+
+    fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
+        let groups = acc.len().div_ceil(GROUP);
+        let (subs, line) = line.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
+        let subs: &[u8] = bytemuck::cast_slice(subs);
+        let groups = line.as_chunks::<4>().0.iter().zip(subs);
+        for ((acc, (group, sub)), offset) in acc.chunks_mut(GROUP).zip(groups).zip(offsets) {
+            let x = i32::from(x) * i32::from(*sub);
+            for (a, w) in acc.iter_mut().zip(nibbles(group)) {
+                *a = a.wrapping_add((w + 8) * x);
+            }
+            *offset = offset.wrapping_add(x);
+        }
+    }
+}
+
+fn elements(x: Input<'_>) -> &[i16] {
+    bytemuck::cast_slice(x.words.get(..x.arranged.groups * STRIDE).unwrap_or_default())
+}
+
+fn dot(w: [i32; GROUP], x: &[i16; GROUP]) -> i32 {
+    w.iter().zip(x).fold(0, |sum, (w, x)| sum.wrapping_add(w * i32::from(*x)))
+}
+
+/// The weights of a group of [`Format::Int4`].
+pub(crate) fn nibbles(group: &[u32; 4]) -> [i32; GROUP] {
+    let bytes: [[u8; 4]; 4] = group.map(u32::to_le_bytes);
+    array::from_fn(|i| {
+        // Element j of a word lies at bit 4·(j mod 4) + 16·(j div 4).
+        let (word, j) = (&bytes[i / 8], i % 8);
+        let byte = word[(j % 4) / 2 + 2 * (j / 4)];
+        i32::from(byte >> (4 * (j % 2)) & 15) - 8
+    })
+}
+
+/// The weights of one row in a group of [`Format::Int4Lanes`].
+fn lane_nibbles(group: &[u32; 8], lane: usize) -> [i32; GROUP] {
+    array::from_fn(|i| (group[i / 4] >> (16 * lane + 4 * (i % 4)) & 15) as i32 - 8)
 }

@@ -1,14 +1,21 @@
 //! The inner loops: one contract, one implementation per instruction set.
 //!
 //! [`Kernel`] says what each loop computes, bit for bit; [`Generic`] is the scalar reference that
-//! every other implementation is tested against. Kernels check nothing and cannot panic: slices
-//! whose lengths disagree are cut to the shorter.
+//! every other implementation is tested against. Kernels cannot panic: slices whose lengths
+//! disagree are cut to the shorter.
 
 mod generic;
 #[cfg(test)]
 mod suite;
 
 pub use generic::Generic;
+pub(crate) use generic::nibbles;
+
+use crate::{
+    error::Error,
+    image::{Format, GROUP},
+    op::Quantiser,
+};
 
 /// The implementation for the target this crate is compiled for.
 pub type Native = Generic;
@@ -16,6 +23,42 @@ pub type Native = Generic;
 /// [`Native`], ready to use.
 pub const fn native() -> Native {
     Generic
+}
+
+/// Words of the room in which a kernel arranges an input of `len` elements: 33 per group.
+pub const fn room_words(len: usize) -> usize {
+    len.div_ceil(GROUP) * (GROUP + 1)
+}
+
+/// What a kernel knows of an input that it has quantised and arranged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Arranged {
+    /// What a quantised element of 1 stands for.
+    pub scale: f32,
+    /// The sum of the quantised elements, wrapping.
+    pub sum: i32,
+    /// Groups of 32 elements, the last one padded with zeros.
+    pub groups: usize,
+    /// Bits of an element, sign included.
+    pub bits: u8,
+}
+
+/// An arranged input. How the elements lie in `words` is the kernel's business.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The room in which it was arranged.
+    pub words: &'a [u32],
+    /// What came of it.
+    pub arranged: Arranged,
+}
+
+/// Lines of a row-major matrix and the scales of their rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines<'a> {
+    /// The lines, as long as the input is wide (see [`Format::line_words`]).
+    pub words: &'a [u32],
+    /// One scale per row.
+    pub scales: &'a [f32],
 }
 
 /// The inner loops of a token.
@@ -26,17 +69,84 @@ pub const fn native() -> Native {
 /// Implementations return the same bits for the same input. Integer sums wrap, so their order is
 /// free; float sums follow the rule of eight (see [`crate::op::sum`]) or, by column, natural order.
 pub trait Kernel: Copy + Send + Sync {
+    /// Quantises the first `len` floats in `room` to `bits` (8 to 15, sign included) and arranges
+    /// them for the rows of an integer format. `room` has [`room_words`] words; what it held is
+    /// lost.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`].
+    fn arrange(
+        self,
+        format: Format,
+        bits: u8,
+        room: &mut [f32],
+        len: usize,
+    ) -> Result<Arranged, Error>;
+
     /// `out[r] = Σ w[r][i] · x[i]` with the rule of eight. `w` holds `out.len()` rows of
     /// `x.len()`.
     fn rows_f32(self, w: &[f32], x: &[f32], out: &mut [f32]);
 
-    /// `out[r] = f32(Σ w[r][i] · x[i]) · (x_scale · scales[r])`, the sum in wrapping `i32`.
-    /// `w` holds `out.len()` rows of `x.len()`, which is a multiple of 32.
-    fn rows_i8(self, w: &[i8], scales: &[f32], x: &[i16], x_scale: f32, out: &mut [f32]);
+    /// As [`Kernel::rows_f32`], with rows of binary16 that start on whole words.
+    fn rows_f16(self, w: &[u16], x: &[f32], out: &mut [f32]);
+
+    /// `out[r] = f32(Σ w[r][i] · x[i]) · (x_scale · scales[r])`, the sum in wrapping `i32`, for
+    /// rows of [`Format::Int8`].
+    fn rows_i8(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]);
+
+    /// `out[r] = f32(Σ sub[r][g] · Σ w[r][i] · x[i]) · (x_scale · scales[r])`, the sums in wrapping
+    /// `i32`, for rows of [`Format::Int4`].
+    fn rows_i4(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]);
+
+    /// As [`Kernel::rows_i4`], for rows of [`Format::Int4Lanes`] from an even row on.
+    fn rows_i4_lanes(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]);
 
     /// `acc[r] += w[r] · x` in f32.
     fn column_f32(self, w: &[f32], x: f32, acc: &mut [f32]);
 
-    /// `acc[r] += w[r] · x` in wrapping `i32`.
-    fn column_i8(self, w: &[i8], x: i16, acc: &mut [i32]);
+    /// `acc[r] += w[r] · x` in f32, the weights in binary16.
+    fn column_f16(self, w: &[u16], x: f32, acc: &mut [f32]);
+
+    /// `acc[r] += (w[r] + 128) · x` in wrapping `i32`, for a line of [`Format::Int8`]. The caller
+    /// starts the accumulators at `-128 · Σ x` over all columns.
+    fn column_i8(self, line: &[u32], x: i16, acc: &mut [i32]);
+
+    /// `acc[r] += (w[r] + 8) · (sub[g] · x)` and `offsets[g] += sub[g] · x` in wrapping `i32`, for
+    /// a line of [`Format::Int4`]. The caller subtracts eight times the offset of a group.
+    fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]);
+}
+
+/// Quantises an input group after group, for implementations of [`Kernel::arrange`]. `store`
+/// puts 32 elements into the `STRIDE` words of their group.
+///
+/// # Errors
+/// [`Error::NonFinite`].
+pub fn arrange_groups<const STRIDE: usize>(
+    bits: u8,
+    room: &mut [f32],
+    len: usize,
+    store: impl Fn(&[i32; GROUP], &mut [u32; STRIDE]),
+) -> Result<Arranged, Error> {
+    let len = len.min(room.len());
+    let quantiser = Quantiser::new(room.get(..len).unwrap_or_default(), bits)?;
+    let groups = len.div_ceil(GROUP);
+    let words: &mut [u32] = bytemuck::cast_slice_mut(room);
+    let mut sum = 0i32;
+    for step in 0..groups {
+        // A group is read before anything is written over it: short strides go ahead, long ones
+        // come from behind.
+        let group = if STRIDE <= GROUP { step } else { groups - 1 - step };
+        let first = group * GROUP;
+        let mut values = [0; GROUP];
+        let floats = words.get(first..len.min(first + GROUP)).unwrap_or_default();
+        for (q, x) in values.iter_mut().zip(floats) {
+            *q = quantiser.value(f32::from_bits(*x));
+            sum = sum.wrapping_add(*q);
+        }
+        let place = words.get_mut(group * STRIDE..).and_then(|w| w.first_chunk_mut());
+        if let Some(place) = place {
+            store(&values, place);
+        }
+    }
+    Ok(Arranged { scale: quantiser.scale(), sum, groups, bits })
 }

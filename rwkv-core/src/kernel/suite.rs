@@ -1,9 +1,14 @@
 //! One test suite for every implementation: definitions written out by index, equal bits asked.
 
+use half::f16;
 use proptest::{collection::vec, prelude::*};
-use std::vec::Vec;
+use std::{vec, vec::Vec};
 
-use super::{Generic, Kernel};
+use super::{Generic, Input, Kernel, Lines, room_words};
+use crate::{
+    image::{Format, GROUP, pack},
+    op::Quantiser,
+};
 
 /// The rule of eight, by its definition.
 fn rule_of_eight(values: impl Iterator<Item = f32>) -> f32 {
@@ -12,39 +17,159 @@ fn rule_of_eight(values: impl Iterator<Item = f32>) -> f32 {
     ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
 }
 
-fn rows_f32(kernel: impl Kernel, rows: usize, x: &[f32], w: &[f32]) {
-    let mut out = std::vec![f32::NAN; rows];
-    kernel.rows_f32(w, x, &mut out);
-    for (row, y) in out.iter().enumerate() {
-        let products = (0..x.len()).map(|i| w[row * x.len() + i] * x[i]);
-        assert_eq!(y.to_bits(), rule_of_eight(products).to_bits());
+/// Words that look random, the same for a seed.
+fn random(seed: u32) -> impl FnMut() -> u32 {
+    let mut x = seed | 1;
+    move || {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        x
     }
 }
 
-fn rows_i8(kernel: impl Kernel, rows: usize, x: &[i16], w: &[i8], scales: &[f32], x_scale: f32) {
-    let mut out = std::vec![f32::NAN; rows];
-    kernel.rows_i8(w, scales, x, x_scale, &mut out);
-    for (row, y) in out.iter().enumerate() {
+/// An integer matrix by index, and how it lies in words.
+struct Matrix {
+    format: Format,
+    cols: usize,
+    values: Vec<i8>,
+    subs: Vec<u8>,
+    scales: Vec<f32>,
+}
+
+impl Matrix {
+    fn new(format: Format, rows: usize, cols: usize, mut weight: impl FnMut() -> u32) -> Self {
+        let values = (0..rows * cols).map(|_| match format {
+            Format::Int8 => weight() as i8,
+            _ => (weight() % 16) as i8 - 8,
+        });
+        let values = values.collect();
+        let subs = (0..rows * pack::groups(cols)).map(|_| weight() as u8).collect();
+        let scales = (0..rows).map(|r| [1e-40, 0.37, 1.0, 3e-5][r % 4]).collect();
+        Self { format, cols, values, subs, scales }
+    }
+
+    fn row(&self, r: usize) -> (&[i8], &[u8]) {
+        let groups = pack::groups(self.cols);
+        let row = |r: usize| r * self.cols..(r + 1) * self.cols;
+        let empty = (&[][..], &[][..]);
+        self.values.get(row(r)).map_or(empty, |values| (values, &self.subs[r * groups..][..groups]))
+    }
+
+    fn words(&self) -> Vec<u32> {
+        let rows = self.scales.len();
+        let line = self.format.line_words(self.cols);
+        let mut words = vec![0; pack::lines_words(self.format, rows, self.cols)];
+        match self.format {
+            Format::Int4Lanes => {
+                words.chunks_exact_mut(2 * line).enumerate().for_each(|(p, out)| {
+                    pack::int4_lanes([self.row(2 * p), self.row(2 * p + 1)], out);
+                })
+            }
+            Format::Int4 => words.chunks_exact_mut(line).enumerate().for_each(|(r, out)| {
+                let (values, subs) = self.row(r);
+                pack::int4(values, subs, out);
+            }),
+            _ => words.chunks_exact_mut(line).enumerate().for_each(|(r, out)| {
+                pack::int8(self.row(r).0, out);
+            }),
+        }
+        words
+    }
+
+    /// The weight times its sub-scale.
+    fn weight(&self, r: usize, i: usize) -> i64 {
+        let (values, subs) = self.row(r);
+        let sub = if self.format == Format::Int8 { 1 } else { subs[i / GROUP] };
+        i64::from(values[i]) * i64::from(sub)
+    }
+}
+
+/// Rows of a matrix times a vector.
+fn integer_rows(kernel: impl Kernel, matrix: &Matrix, x: &[f32], bits: u8) {
+    let quantiser = Quantiser::new(x, bits).unwrap();
+    let mut room = vec![f32::NAN; room_words(x.len())];
+    room[..x.len()].copy_from_slice(x);
+    let arranged = kernel.arrange(matrix.format, bits, &mut room, x.len()).unwrap();
+    assert_eq!(arranged.scale.to_bits(), quantiser.scale().to_bits());
+    assert_eq!(arranged.groups, pack::groups(x.len()));
+
+    let words = matrix.words();
+    let mut out = vec![f32::NAN; matrix.scales.len()];
+    let lines = Lines { words: &words, scales: &matrix.scales };
+    let input = Input { words: bytemuck::cast_slice(&room), arranged };
+    match matrix.format {
+        Format::Int8 => kernel.rows_i8(lines, input, &mut out),
+        Format::Int4 => kernel.rows_i4(lines, input, &mut out),
+        _ => kernel.rows_i4_lanes(lines, input, &mut out),
+    }
+    for (r, y) in out.iter().enumerate() {
         let sum: i64 =
-            (0..x.len()).map(|i| i64::from(w[row * x.len() + i]) * i64::from(x[i])).sum();
-        let expected = sum as i32 as f32 * (x_scale * scales[row]);
+            (0..x.len()).map(|i| matrix.weight(r, i) * i64::from(quantiser.value(x[i]))).sum();
+        let expected = sum as i32 as f32 * (quantiser.scale() * matrix.scales[r]);
+        assert_eq!(y.to_bits(), expected.to_bits(), "{:?}, row {r}", matrix.format);
+    }
+}
+
+/// Columns of a matrix that is stored input-major: its lines are columns.
+fn integer_columns(kernel: impl Kernel, matrix: &Matrix, x: &[i16]) {
+    let rows = matrix.cols;
+    let mut acc: Vec<i32> = (0..rows).map(|i| i32::MAX - i as i32).collect();
+    let mut offsets = vec![0; pack::groups(rows)];
+    let words = matrix.words();
+    for (line, x) in words.chunks_exact(matrix.format.line_words(rows)).zip(x) {
+        match matrix.format {
+            Format::Int8 => kernel.column_i8(line, *x, &mut acc),
+            _ => kernel.column_i4(line, *x, &mut acc, &mut offsets),
+        }
+    }
+    let all: i64 = x.iter().map(|x| i64::from(*x)).sum();
+    for r in 0..rows {
+        let sum: i64 = (0..x.len()).map(|c| matrix.weight(c, r) * i64::from(x[c])).sum();
+        let offset = match matrix.format {
+            Format::Int8 => -128 * all,
+            _ => -8 * i64::from(offsets[r / GROUP]),
+        };
+        let expected = i64::from(i32::MAX) - r as i64 + sum;
+        assert_eq!(acc[r], (expected - offset) as i32, "{:?}, row {r}", matrix.format);
+    }
+}
+
+fn float_rows(kernel: impl Kernel, rows: usize, x: &[f32], mut weight: impl FnMut() -> u32) {
+    let mut weight = || weight() as f32 / 1e9 - 2.0;
+    let w: Vec<f32> = (0..rows * x.len()).map(|_| weight()).collect();
+    let mut out = vec![f32::NAN; rows];
+    kernel.rows_f32(&w, x, &mut out);
+    for (y, row) in out.iter().zip(w.chunks_exact(x.len())) {
+        let expected = rule_of_eight(row.iter().zip(x).map(|(w, x)| w * x));
         assert_eq!(y.to_bits(), expected.to_bits());
     }
+
+    let stride = x.len().next_multiple_of(2);
+    let w: Vec<u16> =
+        (0..rows * stride).map(|_| f16::from_f32(weight() / 64.0).to_bits()).collect();
+    kernel.rows_f16(&w, x, &mut out);
+    let wide = |w: &u16| f16::from_bits(*w).to_f32();
+    for (y, row) in out.iter().zip(w.chunks_exact(stride)) {
+        let expected = rule_of_eight(row.iter().zip(x).map(|(w, x)| wide(w) * x));
+        assert_eq!(y.to_bits(), expected.to_bits());
+    }
+
+    let start: Vec<f32> = (0..w.len()).map(|i| i as f32).collect();
+    let mut acc = start.clone();
+    kernel.column_f16(&w, x[0], &mut acc);
+    for ((a, start), w) in acc.iter().zip(&start).zip(&w) {
+        assert_eq!(a.to_bits(), (start + wide(w) * x[0]).to_bits());
+    }
+    let w: Vec<f32> = w.iter().map(wide).collect();
+    let mut acc = start.clone();
+    kernel.column_f32(&w, x[0], &mut acc);
+    for ((a, start), w) in acc.iter().zip(&start).zip(&w) {
+        assert_eq!(a.to_bits(), (start + w * x[0]).to_bits());
+    }
 }
 
-fn columns(kernel: impl Kernel, w: &[i8], x: i16, wf: &[f32], xf: f32) {
-    let mut acc: Vec<i32> = (0..w.len()).map(|i| i32::MAX - i as i32).collect();
-    kernel.column_i8(w, x, &mut acc);
-    for (i, a) in acc.iter().enumerate() {
-        let sum = i64::from(i32::MAX - i as i32) + i64::from(w[i]) * i64::from(x);
-        assert_eq!(*a, sum as i32);
-    }
-    let mut acc: Vec<f32> = (0..wf.len()).map(|i| i as f32).collect();
-    kernel.column_f32(wf, xf, &mut acc);
-    for (i, a) in acc.iter().enumerate() {
-        assert_eq!(a.to_bits(), (i as f32 + wf[i] * xf).to_bits());
-    }
-}
+const INTEGERS: [Format; 3] = [Format::Int8, Format::Int4, Format::Int4Lanes];
 
 /// Runs the suite over an implementation.
 macro_rules! suite {
@@ -54,44 +179,54 @@ macro_rules! suite {
 
             proptest! {
                 #[test]
-                fn float_rows(rows in 1usize..9, x in vec(-9f32..9.0, 1..70), seed: u32) {
-                    let w: Vec<f32> = (0..rows * x.len())
-                        .map(|i| (i as u32).wrapping_mul(seed | 1) as f32 / 1e9 - 2.0)
-                        .collect();
-                    rows_f32($kernel, rows, &x, &w);
+                fn rows_of_floats(rows in 1usize..9, x in vec(-9f32..9.0, 1..70), seed: u32) {
+                    float_rows($kernel, rows, &x, random(seed));
                 }
 
                 #[test]
-                fn integer_rows(
+                fn rows_of_integers(
                     rows in 1usize..9,
-                    groups in 1usize..5,
-                    x in vec(-16383i16..=16383, 128),
-                    w in vec(-127i8..=127, 8 * 128),
-                    scales in vec(prop_oneof![Just(1e-40f32), 1e-6f32..1.0], 8),
-                    x_scale in 1e-6f32..1.0,
+                    x in vec(prop_oneof![-9f32..9.0, Just(0.0), -1e-3f32..1e-3], 1..300),
+                    bits in prop_oneof![Just(8u8), 8u8..=15],
+                    seed: u32,
                 ) {
-                    let n = 32 * groups;
-                    rows_i8($kernel, rows, &x[..n], &w[..rows * n], &scales, x_scale);
+                    for format in INTEGERS {
+                        let matrix = Matrix::new(format, rows, x.len(), random(seed));
+                        integer_rows($kernel, &matrix, &x, bits);
+                    }
                 }
 
                 #[test]
-                fn single_columns(
-                    w in vec(-127i8..=127, 1..70),
-                    x: i16,
-                    wf in vec(-9f32..9.0, 1..70),
-                    xf in -9f32..9.0,
-                ) {
-                    columns($kernel, &w, x, &wf, xf);
+                fn columns_of_integers(rows in 1usize..140, x in vec(-16383i16..=16383, 1..5), seed: u32) {
+                    for format in [Format::Int8, Format::Int4] {
+                        let matrix = Matrix::new(format, x.len(), rows, random(seed));
+                        integer_columns($kernel, &matrix, &x);
+                    }
                 }
             }
 
             #[test]
             fn extremes() {
-                // The accumulator wraps: a hostile image may ask for it.
-                let n = 4096;
-                let (x, w) = (std::vec![16383i16; n], std::vec![-127i8; 2 * n]);
-                rows_i8($kernel, 2, &x, &w, &[1.0, 1e-40], 1.0);
-                rows_i8($kernel, 2, &std::vec![0; n], &w, &[1.0, 1.0], 0.0);
+                // Sums wrap: a hostile image may ask for it.
+                for (format, lowest) in [(INTEGERS[0], 128), (INTEGERS[1], 0), (INTEGERS[2], 0)] {
+                    for weight in [lowest, lowest + 1, 127, 255] {
+                        let matrix = Matrix::new(format, 3, 4096, || weight);
+                        for bits in [8, 15] {
+                            integer_rows($kernel, &matrix, &[3.0; 4096], bits);
+                            integer_rows($kernel, &matrix, &[-1e-3; 4096], bits);
+                            integer_rows($kernel, &matrix, &[0.0; 4096], bits);
+                        }
+                    }
+                }
+            }
+
+            #[test]
+            fn what_is_not_finite_is_refused() {
+                for bad in [f32::NAN, f32::INFINITY] {
+                    let mut room = [bad; room_words(1)];
+                    let arranged = $kernel.arrange(Format::Int8, 8, &mut room, 1);
+                    assert_eq!(arranged, Err(crate::Error::NonFinite));
+                }
             }
         }
     };

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     checkpoint::Checkpoint,
-    convert::{Options, Weights, convert, detect},
+    convert::{Options, Packing, Weights, convert, detect},
     file,
 };
 
@@ -28,6 +28,12 @@ pub(super) struct ConvertArgs {
     /// How matrices are stored; vectors are always f32
     #[arg(long, value_enum)]
     weights: Weights,
+    /// How four-bit weights lie in a word; any core reads either and computes the same
+    #[arg(long, value_enum, default_value = "pairs")]
+    packing: Packing,
+    /// Bits of quantised inputs, sign included, instead of the most that cannot overflow
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=15))]
+    input_bits: Option<u8>,
     /// How text becomes tokens
     #[arg(long, value_enum, default_value = "byte")]
     tokenizer: TokenizerKind,
@@ -63,6 +69,8 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
     );
     let options = Options {
         weights: args.weights,
+        packing: args.packing,
+        input_bits: args.input_bits,
         group_norm_eps: args.group_norm_eps,
         block_bytes: args.block_bytes,
     };

@@ -4,12 +4,15 @@
 //! gathers the values from the checkpoint and `record` stores them in the wanted format.
 
 mod detect;
+mod quantise;
 mod record;
 mod source;
 
 use rwkv_core::{
     exec::record::{Request, run},
-    image::{CRC, Dims, HEADER_BYTES, Header, SECTION_BYTES, Section, SectionKind},
+    image::{
+        CRC, Dims, Format, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind, Shape,
+    },
 };
 use thiserror::Error;
 
@@ -17,13 +20,27 @@ pub use detect::{Detected, detect};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
-/// How matrices are stored.
+/// How matrices are stored; vectors are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Weights {
     /// Exact: IEEE binary32.
     F32,
-    /// A signed byte per weight and one scale per row; vectors stay f32.
+    /// IEEE binary16.
+    F16,
+    /// A byte per weight and one scale per row.
     Int8,
+    /// Four bits per weight, a sub-scale per group of 32 and one scale per row; the embedding, the
+    /// head and low-rank matrices in a byte per weight.
+    Int4,
+}
+
+/// How four-bit weights lie in a word. Any core reads either and computes the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Packing {
+    /// Pairs along a row: for cores with two multipliers of 16 bits, and for vector units.
+    Pairs,
+    /// Two rows in the halves of a word: for cores with a plain multiplier, best with 8-bit inputs.
+    Lanes,
 }
 
 /// What a conversion may choose.
@@ -31,6 +48,10 @@ pub enum Weights {
 pub struct Options {
     /// How matrices are stored.
     pub weights: Weights,
+    /// How four-bit weights lie in a word.
+    pub packing: Packing,
+    /// Bits of quantised inputs, 8 to 15, instead of the most that cannot overflow.
+    pub input_bits: Option<u8>,
     /// Epsilon of the group norm instead of the official 64e-5.
     pub group_norm_eps: Option<f32>,
     /// Bytes of a block, at most, where a row is not longer.
@@ -40,8 +61,36 @@ pub struct Options {
 impl Options {
     /// Weights of one kind, the rest as usual.
     pub const fn new(weights: Weights) -> Self {
-        Self { weights, group_norm_eps: None, block_bytes: 4096 }
+        Self {
+            weights,
+            packing: Packing::Pairs,
+            input_bits: None,
+            group_norm_eps: None,
+            block_bytes: 4096,
+        }
     }
+
+    /// The format of a record.
+    fn format(&self, shape: &Shape) -> Format {
+        if shape.precise {
+            return Format::F32;
+        }
+        match (self.weights, self.packing) {
+            (Weights::F32, _) => Format::F32,
+            (Weights::F16, _) => Format::F16,
+            (Weights::Int8, _) => Format::Int8,
+            (Weights::Int4, _) if is_delicate(shape.id) => Format::Int8,
+            (Weights::Int4, Packing::Lanes) if shape.may_interleave() => Format::Int4Lanes,
+            (Weights::Int4, _) => Format::Int4,
+        }
+    }
+}
+
+/// Small matrices that lose much and tables whose rows are read one by one.
+const fn is_delicate(id: Id) -> bool {
+    use Id::{AttA1, AttA2, AttG1, AttG2, AttV1, AttV2, AttW1, AttW2, Embedding, Head};
+    let low_rank = matches!(id, AttW1 | AttW2 | AttA1 | AttA2 | AttV1 | AttV2 | AttG1 | AttG2);
+    low_rank || matches!(id, Embedding | Head)
 }
 
 /// Why a checkpoint could not be converted.
@@ -133,10 +182,12 @@ pub fn convert(
         weights += u64::from(request.shape().rows) * u64::from(request.shape().cols);
         Ok(())
     })?;
-    // No format takes less than a byte, so this is refused before anything is read.
+    // No format takes less, so this is refused before anything is read.
     let least = match options.weights {
         Weights::F32 => 4 * weights,
+        Weights::F16 => 2 * weights,
         Weights::Int8 => weights,
+        Weights::Int4 => weights / 2,
     };
     if u32::try_from(least).is_err() {
         return Err(too_large());

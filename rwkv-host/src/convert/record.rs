@@ -2,10 +2,10 @@
 
 use rwkv_core::{
     exec::record::Request,
-    image::{Format, Layout, Record, checksum},
+    image::{Format, Layout, Record, checksum, pack},
 };
 
-use super::{Options, Weights};
+use super::{Options, quantise::Quantised};
 
 /// Appends a record: header and blocks. `values` is row-major, outputs by inputs. Returns the
 /// words of its largest block.
@@ -16,11 +16,7 @@ pub(super) fn write(
     out: &mut Vec<u32>,
 ) -> u32 {
     let shape = request.shape();
-    let format = match options.weights {
-        Weights::Int8 if !shape.precise => Format::Int8,
-        _ => Format::F32,
-    };
-    let cols = shape.cols as usize;
+    let format = options.format(&shape);
     let mut record = Record {
         id: shape.id,
         format,
@@ -30,9 +26,12 @@ pub(super) fn write(
         cols: shape.cols,
         tile_rows: 1,
     };
-    let quantised = (format == Format::Int8).then(|| Quantised::new(values, cols));
-    if let Some(q) = &quantised {
-        record.bits = q.input_bits(cols);
+    let weights = match format.is_integer() {
+        true => Lines::Integers(Quantised::new(values, &record)),
+        false => Lines::Floats(values),
+    };
+    if let Lines::Integers(q) = &weights {
+        record.bits = options.input_bits.unwrap_or_else(|| q.input_bits());
     }
     record.tile_rows = tile_rows(&record, shape.tile_rows, options.block_bytes);
     out.extend_from_slice(&record.to_words());
@@ -43,37 +42,86 @@ pub(super) fn write(
         out.extend_from_slice(words);
         largest = largest.max(words.len() as u32 + 1);
     };
-    let line = |line: usize| -> Vec<u32> {
-        let (rows, at): (usize, Box<dyn Fn(usize) -> usize>) = match record.layout {
-            Layout::RowMajor => (cols, Box::new(move |i| line * cols + i)),
-            Layout::InputMajor => (record.rows as usize, Box::new(move |i| i * cols + line)),
-        };
-        match &quantised {
-            None => (0..rows).map(|i| values[at(i)].to_bits()).collect(),
-            Some(q) => {
-                let mut bytes: Vec<u8> = (0..rows).map(|i| q.values[at(i)] as u8).collect();
-                bytes.resize(record.line_words() * 4, 0);
-                bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
-            }
-        }
-    };
-    let scales = |first: usize, rows: usize| -> Vec<u32> {
-        let scales = quantised.iter().flat_map(|q| &q.scales[first..first + rows]);
-        scales.map(|s| s.to_bits()).collect()
-    };
     if record.layout == Layout::InputMajor {
-        (0..cols).for_each(|column| block(&line(column)));
+        (0..record.cols as usize).for_each(|column| block(&weights.words(&record, column, 1)));
     }
     for (first, rows) in record.tiles() {
-        let mut words = scales(first, rows);
+        let mut words = weights.scales(first, rows);
         if record.layout == Layout::RowMajor {
-            words.extend((first..first + rows).flat_map(line));
+            words.extend(weights.words(&record, first, rows));
         }
         if !words.is_empty() {
             block(&words);
         }
     }
     largest
+}
+
+/// The weights of a record.
+enum Lines<'a> {
+    Floats(&'a [f32]),
+    Integers(Quantised),
+}
+
+impl Lines<'_> {
+    fn scales(&self, first: usize, rows: usize) -> Vec<u32> {
+        match self {
+            Lines::Floats(_) => Vec::new(),
+            Lines::Integers(q) => {
+                q.scales[first..first + rows].iter().map(|s| s.to_bits()).collect()
+            }
+        }
+    }
+
+    /// The words of `count` lines (rows, or columns if input-major) from `first` on.
+    fn words(&self, record: &Record, first: usize, count: usize) -> Vec<u32> {
+        let (cols, line) = (record.cols as usize, record.line_words());
+        let q = match self {
+            Lines::Floats(values) => {
+                let line = |line: usize| -> Vec<f32> {
+                    match record.layout {
+                        Layout::RowMajor => values[line * cols..(line + 1) * cols].to_vec(),
+                        Layout::InputMajor => {
+                            values.iter().skip(line).step_by(cols).copied().collect()
+                        }
+                    }
+                };
+                let half = record.format == Format::F16;
+                let lines = (first..first + count).map(line);
+                return lines.flat_map(|values| floats(&values, half)).collect();
+            }
+            Lines::Integers(q) => q,
+        };
+        let mut words = vec![0; pack::lines_words(record.format, count, q.len)];
+        match record.format {
+            Format::Int4Lanes => {
+                for (row, out) in (first..first + count).step_by(2).zip(words.chunks_mut(2 * line))
+                {
+                    let second =
+                        if row + 1 < first + count { q.line(row + 1) } else { Default::default() };
+                    pack::int4_lanes([q.line(row), second], out);
+                }
+            }
+            format => {
+                for (index, out) in (first..).zip(words.chunks_mut(line)) {
+                    let (values, subs) = q.line(index);
+                    match format {
+                        Format::Int4 => pack::int4(values, subs, out),
+                        _ => pack::int8(values, out),
+                    }
+                }
+            }
+        }
+        words
+    }
+}
+
+fn floats(values: &[f32], half: bool) -> Vec<u32> {
+    if !half {
+        return values.iter().map(|x| x.to_bits()).collect();
+    }
+    let bits = |x: f32| u32::from(half::f16::from_f32(x).to_bits());
+    values.chunks(2).map(|x| bits(x[0]) | x.get(1).map_or(0, |x| bits(*x)) << 16).collect()
 }
 
 fn tile_rows(record: &Record, fixed: u32, block_bytes: u32) -> u16 {
@@ -85,35 +133,8 @@ fn tile_rows(record: &Record, fixed: u32, block_bytes: u32) -> u16 {
         Layout::InputMajor => 1,
     };
     let room = (block_bytes as usize / 4).saturating_sub(1);
-    (room / row.max(1)).clamp(1, (record.rows as usize).min(u16::MAX.into())) as u16
-}
-
-/// A matrix as signed bytes with a scale per row, rounded to nearest, ties to even.
-struct Quantised {
-    values: Vec<i8>,
-    scales: Vec<f32>,
-}
-
-impl Quantised {
-    fn new(values: &[f32], cols: usize) -> Self {
-        let mut quantised = Self { values: Vec::with_capacity(values.len()), scales: Vec::new() };
-        for row in values.chunks_exact(cols) {
-            let max = row.iter().fold(0f32, |m, w| if w.abs() > m { w.abs() } else { m });
-            let scale = max / 127.0;
-            quantised.scales.push(scale);
-            quantised.values.extend(row.iter().map(|w| {
-                let q = if scale > 0.0 { (w / scale).round_ties_even() } else { 0.0 };
-                (q as i32).clamp(-127, 127) as i8
-            }));
-        }
-        quantised
-    }
-
-    /// The most bits an input may have (sign included, 8 to 15) so that no row's sum overflows.
-    fn input_bits(&self, cols: usize) -> u8 {
-        let sum = |row: &[i8]| row.iter().map(|w| i64::from(w.unsigned_abs())).sum::<i64>();
-        let worst = self.values.chunks_exact(cols).map(sum).max().unwrap_or(0);
-        let fits = |bits: u8| worst * ((1i64 << (bits - 1)) - 1) <= i64::from(i32::MAX);
-        (9..=15).rev().find(|bits| fits(*bits)).unwrap_or(8)
-    }
+    // Tiles of interleaved rows hold whole pairs.
+    let pairs = usize::from(record.format == Format::Int4Lanes);
+    let rows = (room / row.max(1)) >> pairs << pairs;
+    rows.clamp(1 << pairs, (record.rows as usize).min(u16::MAX.into()).max(1 << pairs)) as u16
 }

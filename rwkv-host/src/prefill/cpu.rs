@@ -10,7 +10,7 @@ use rwkv_core::{
     Digest, Error, Image, ImageError, Logits, StateView,
     exec::{
         Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7, finite,
-        record::product_room,
+        record::{columns_room, product_room},
     },
     image::{Dims, Id, RECORD_WORDS, Record, SectionKind, Shape},
     kernel::native,
@@ -145,12 +145,12 @@ fn rows(
     input: Span,
     mut visit: impl FnMut(&mut Lane<'_>, usize, &mut [f32]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let scale = lane.quantise(record, input, record.cols as usize)?;
+    let arranged = lane.arrange(native(), record, input, record.cols as usize)?;
     for (tile, (start, rows)) in tiles(record, payload) {
         for first in (0..rows).step_by(TILE_ROWS) {
             let mut y = [0.0; TILE_ROWS];
             let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-            lane.rows(native(), record, tile, (first, rows), (input, scale), y)?;
+            lane.rows(native(), record, tile, (first, rows), (input, arranged), y)?;
             visit(lane, start + first, y)?;
         }
     }
@@ -249,14 +249,13 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         gate: Option<Span>,
         x: Span,
     ) -> Result<(), Error> {
-        let acc = self.room(x.len() as u32);
+        let acc = self.room(columns_room(x.len()));
         let (record, payload) = self.record(Shape::columns(id, x.len() as u32, k.len() as u32))?;
         let column = 1 + record.line_words();
         let (columns, scales) =
             payload.split_at_checked(column * k.len()).ok_or(Error::Internal)?;
         self.lanes().try_for_each(|mut lane| {
-            let scale = lane.quantise(&record, k, k.len())?;
-            lane.get_mut(acc)?.fill(0.0);
+            let scale = lane.open_columns(&record, k, acc)?;
             for (index, column) in columns.chunks_exact(column).enumerate() {
                 if lane.is_live(&record, k, index)? {
                     lane.column(native(), &record, &column[1..], (k, index), acc)?;
@@ -266,11 +265,12 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
                 let mut rest = scales;
                 for (first, rows) in record.tiles() {
                     let (tile, after) = rest.split_at_checked(1 + rows).ok_or(Error::Internal)?;
-                    lane.rescale(acc, first, bytemuck::cast_slice(&tile[1..]), scale)?;
+                    let scales = bytemuck::cast_slice(&tile[1..]);
+                    lane.rescale(&record, acc, first, scales, scale)?;
                     rest = after;
                 }
             }
-            lane.add_gated(acc, gate, x)
+            lane.add_gated(acc.part(0, x.len()), gate, x)
         })
     }
 
