@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::image::FORMAT_VERSION;
+
 /// Why an image was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -89,7 +91,7 @@ impl fmt::Display for ImageError {
             }
             Self::Magic => f.write_str("not an RWKV image: the first four bytes are not `RWKV`"),
             Self::FormatVersion(v) => {
-                write!(f, "image format version {v} is unknown: this reader knows 1")
+                write!(f, "image format version {v} is unknown: this reader knows {FORMAT_VERSION}")
             }
             Self::Version(v) => write!(f, "RWKV version code {v} is unknown to this reader"),
             Self::MathMode(v) => write!(f, "math mode {v} is unknown to this reader"),

@@ -54,8 +54,8 @@ pub fn list(good: &ImageFile) -> Vec<Damage> {
         b.truncate(total as usize / 2);
     });
     add("magic", ImageError::Magic, &|b| b[0] = b'Q');
-    add("format version", ImageError::FormatVersion(2), &|b| {
-        b[4] = 2;
+    add("format version", ImageError::FormatVersion(1), &|b| {
+        b[4] = 1;
         repair_header(b);
     });
     add("RWKV version", ImageError::Version(80), &|b| {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rwkv_core::{Digest, Error, Image, Model, image::CRC, stream::InPlace};
 use rwkv_host::{
     checkpoint::Checkpoint,
-    convert::{Options, Weights, convert},
+    convert::{Options, Packing, Weights, convert},
     file::ImageFile,
     memory::Memory,
 };
@@ -28,13 +28,35 @@ pub fn shipped(model: &str) -> PathBuf {
     models.join(model).join(format!("{model}.safetensors"))
 }
 
+/// Every format that a conversion can choose.
+pub fn formats() -> [(&'static str, Options); 6] {
+    let int4 = Options::new(Weights::Int4);
+    let eight = Options { input_bits: Some(8), ..int4 };
+    [
+        ("f32", Options::new(Weights::F32)),
+        ("f16", Options::new(Weights::F16)),
+        ("int8", Options::new(Weights::Int8)),
+        ("int4", int4),
+        ("int4 in lanes", Options { packing: Packing::Lanes, ..int4 }),
+        ("int4 in lanes, 8-bit inputs", Options { packing: Packing::Lanes, ..eight }),
+    ]
+}
+
 /// A checkpoint as an image.
 ///
 /// # Panics
 /// If it cannot be converted.
 pub fn image(checkpoint: &Path, weights: Weights) -> ImageFile {
+    image_with(checkpoint, &Options::new(weights))
+}
+
+/// A checkpoint as an image, with all that can be chosen.
+///
+/// # Panics
+/// If it cannot be converted.
+pub fn image_with(checkpoint: &Path, options: &Options) -> ImageFile {
     let checkpoint = Checkpoint::open(checkpoint).expect("checkpoint opens");
-    let bytes = convert(&checkpoint, &Options::new(weights), |_, _| {}).expect("it converts");
+    let bytes = convert(&checkpoint, options, |_, _| {}).expect("it converts");
     ImageFile::new(&bytes)
 }
 

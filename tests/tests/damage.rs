@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rwkv_core::{Header, ImageError, Model, State, stream::InPlace};
 use rwkv_host::{convert::Weights, file::ImageFile, memory::Memory};
-use rwkv_tests::{damage, image, repair_header, shipped, step};
+use rwkv_tests::{damage, formats, image, image_with, repair_header, shipped, step};
 
 #[test]
 fn the_host_names_every_damage() {
@@ -42,8 +42,8 @@ fn every_flipped_bit_of_the_front_is_noticed() {
 }
 
 /// Changes that keep every CRC: what is opened is computed, or ends in an error.
-fn hostile(model: &str, changes: &[(usize, u8)]) {
-    let mut file = image(&shipped(model), Weights::Int8);
+fn hostile(model: &str, format: usize, changes: &[(usize, u8)]) {
+    let mut file = image_with(&shipped(model), &formats()[format].1);
     let sections = file.open().expect("it opens").header().section_count();
     let len = file.bytes().len();
     for (at, xor) in changes {
@@ -77,7 +77,8 @@ proptest! {
     fn hostile_images_end_in_numbers_or_errors(
         changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
         v7: bool,
+        format in 0usize..6,
     ) {
-        hostile(if v7 { "tunes-v7" } else { "tunes-v4" }, &changes);
+        hostile(if v7 { "tunes-v7" } else { "tunes-v4" }, format, &changes);
     }
 }

@@ -17,12 +17,12 @@ use rwkv_embedded::agent::{
     protocol::{AgentError, MAX_FRAME, Reply, Request, Tick},
 };
 use rwkv_host::{
-    convert::Weights,
+    convert::{Options as Conversion, Weights},
     device::{Device, DeviceError, DeviceSpec, Flip, Options, QemuBoard},
     memory::Memory,
     validate::{Found, Host, Verdict, validate},
 };
-use rwkv_tests::{damage, image, shared, shipped, text};
+use rwkv_tests::{damage, formats, image, image_with, shared, shipped, text};
 
 const QEMU: DeviceSpec = DeviceSpec::Qemu(QemuBoard::Mps2An386);
 
@@ -39,11 +39,11 @@ fn devices() -> Vec<DeviceSpec> {
 fn prove(
     spec: DeviceSpec,
     checkpoint: &std::path::Path,
-    weights: Weights,
+    conversion: &Conversion,
     prompt: &[u32],
     generate: usize,
 ) -> Verdict {
-    let file = image(checkpoint, weights);
+    let file = image_with(checkpoint, conversion);
     let image = file.open().expect("it opens");
     let mut device = Device::open(spec, &image, &Options::default()).expect("the device starts");
     let sampler = SamplerConfig::GREEDY;
@@ -62,7 +62,7 @@ fn int8_agrees_over_512_tokens_on_every_device() {
         let shared = ["tiny-rwkv-4v0-660K.pth", "tiny-rwkv-7v0-834K.pth"].map(shared);
         let shipped = ["tunes-v4", "tunes-v7"].map(shipped);
         for checkpoint in shared.into_iter().flatten().chain(shipped) {
-            let verdict = prove(spec, &checkpoint, Weights::Int8, &prompt, 256);
+            let verdict = prove(spec, &checkpoint, &Conversion::new(Weights::Int8), &prompt, 256);
             println!("{}\n{verdict}\n", checkpoint.display());
             if spec == QEMU {
                 let memory = verdict.memory.expect("the board tells its memory");
@@ -83,7 +83,20 @@ fn f32_agrees_on_every_device() {
             ["tiny-rwkv-4v0-660K.pth", "tiny-rwkv-7v0-834K.pth", "tiny-rwkv-7v0-834K-FP32.bin"]
         {
             if let Some(checkpoint) = shared(name) {
-                prove(spec, &checkpoint, Weights::F32, &prompt, 16);
+                prove(spec, &checkpoint, &Conversion::new(Weights::F32), &prompt, 16);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_format_agrees_on_every_device() {
+    let prompt = text(32, 5);
+    for spec in devices() {
+        for model in ["tunes-v4", "tunes-v7"] {
+            for (name, conversion) in formats() {
+                println!("{model}, {name}");
+                prove(spec, &shipped(model), &conversion, &prompt, 32);
             }
         }
     }

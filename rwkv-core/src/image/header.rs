@@ -11,7 +11,8 @@ pub const SECTION_BYTES: usize = 16;
 pub const MAX_SECTIONS: u16 = 1024;
 
 const MAGIC: &[u8; 4] = b"RWKV";
-const FORMAT_VERSION: u16 = 2;
+/// The version of the image format that this crate reads and writes.
+pub const FORMAT_VERSION: u16 = 2;
 const MAX_DIM: u32 = 1 << 16;
 
 codes! {

@@ -206,7 +206,7 @@ pub fn convert(
         }
         let values = source.values(request)?;
         let largest = match parts.last_mut() {
-            Some(part) => record::write(request, &values, options, &mut part.words),
+            Some(part) => record::write(request, &values, options, &mut part.words)?,
             None => 0,
         };
         block_words = block_words.max(largest);

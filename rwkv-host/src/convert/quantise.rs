@@ -69,8 +69,9 @@ impl Quantised {
         (&self.values[line * self.len..(line + 1) * self.len], subs)
     }
 
-    /// The most bits an input may have (sign included, 8 to 15) so that no row's sum overflows.
-    pub(super) fn input_bits(&self) -> u8 {
+    /// The most bits an input may have (sign included, 8 to 15) so that no row's sum overflows;
+    /// `None` if eight are too many.
+    pub(super) fn input_bits(&self) -> Option<u8> {
         let mut sums = vec![0i64; self.scales.len()];
         for (line, values) in self.values.chunks_exact(self.len.max(1)).enumerate() {
             let (_, subs) = self.line(line);
@@ -85,7 +86,7 @@ impl Quantised {
         }
         let worst = sums.into_iter().max().unwrap_or(0);
         let fits = |bits: u8| worst * ((1i64 << (bits - 1)) - 1) <= i64::from(i32::MAX);
-        (9..=15).rev().find(|bits| fits(*bits)).unwrap_or(8)
+        (8..=15).rev().find(|bits| fits(*bits))
     }
 }
 

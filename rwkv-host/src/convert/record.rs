@@ -5,16 +5,19 @@ use rwkv_core::{
     image::{Format, Layout, Record, checksum, pack},
 };
 
-use super::{Options, quantise::Quantised};
+use super::{ConvertError, Options, quantise::Quantised};
 
 /// Appends a record: header and blocks. `values` is row-major, outputs by inputs. Returns the
 /// words of its largest block.
+///
+/// # Errors
+/// [`ConvertError::Limit`] if the sums of a row could overflow.
 pub(super) fn write(
     request: &Request,
     values: &[f32],
     options: &Options,
     out: &mut Vec<u32>,
-) -> u32 {
+) -> Result<u32, ConvertError> {
     let shape = request.shape();
     let format = options.format(&shape);
     let mut record = Record {
@@ -31,7 +34,7 @@ pub(super) fn write(
         false => Lines::Floats(values),
     };
     if let Lines::Integers(q) = &weights {
-        record.bits = options.input_bits.unwrap_or_else(|| q.input_bits());
+        record.bits = input_bits(&record, q.input_bits(), options.input_bits)?;
     }
     record.tile_rows = tile_rows(&record, shape.tile_rows, options.block_bytes);
     out.extend_from_slice(&record.to_words());
@@ -54,7 +57,22 @@ pub(super) fn write(
             block(&words);
         }
     }
-    largest
+    Ok(largest)
+}
+
+/// The bits that are asked for, or the most that no sum can overflow with.
+fn input_bits(record: &Record, most: Option<u8>, asked: Option<u8>) -> Result<u8, ConvertError> {
+    let overflow = |what: String| {
+        let id = record.id;
+        ConvertError::Limit(format!("the sums of {id:?} with {} inputs {what}", record.cols))
+    };
+    let most = most.ok_or_else(|| overflow("overflow even with inputs of 8 bits".into()))?;
+    match asked {
+        Some(bits) if bits > most => {
+            Err(overflow(format!("can overflow with --input-bits {bits}: {most} is the most")))
+        }
+        asked => Ok(asked.unwrap_or(most)),
+    }
 }
 
 /// The weights of a record.
