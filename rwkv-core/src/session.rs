@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    exec::{Logits, Step},
+    exec::{Columns, Logits, Step},
     image::Header,
     kernel::{Kernel, Native, native},
     poll,
@@ -18,6 +18,7 @@ pub struct Model<'a, S, K = Native> {
     stream: S,
     scratch: &'a mut [f32],
     kernel: K,
+    columns: Columns,
 }
 
 impl<'a, S: Stream> Model<'a, S> {
@@ -45,12 +46,17 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         if given < needed {
             return Err(Error::ScratchSize { needed, given });
         }
-        Ok(Self { header, stream, scratch, kernel })
+        Ok(Self { header, stream, scratch, kernel, columns: Columns::default() })
     }
 
     /// The header of the image.
     pub const fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Columns of sparse products in all tokens so far, and how many were not skipped.
+    pub const fn columns(&self) -> Columns {
+        self.columns
     }
 
     /// Runs one token and waits for the stream where it must; logits go to `logits`, or are not
@@ -65,7 +71,11 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         logits: impl Logits,
     ) -> Result<(), Error> {
         let (header, scratch) = (&self.header, &mut *self.scratch);
-        Step::run(header, self.kernel, &mut self.stream, state, scratch, token, logits).await
+        let Columns { live, all } =
+            Step::run(header, self.kernel, &mut self.stream, state, scratch, token, logits).await?;
+        self.columns.live += live;
+        self.columns.all += all;
+        Ok(())
     }
 
     /// Runs one token over a stream that never waits.

@@ -8,10 +8,12 @@ use std::{
 
 use rwkv_core::{
     Digest, Error, Image, ImageError, Model, StreamError,
+    exec::Columns,
+    image::{Id, Layout, RECORD_WORDS},
     stream::{InPlace, Stream},
 };
 use rwkv_host::{convert::Weights, memory::Memory};
-use rwkv_tests::{image, shipped, step};
+use rwkv_tests::{formats, image, image_with, shipped, step};
 
 /// A medium that is copied from, block by block, into a buffer of the size that the header names.
 struct Medium<'a> {
@@ -22,13 +24,14 @@ struct Medium<'a> {
     /// Lets every read wait once.
     waits: bool,
     reads: usize,
+    words: usize,
 }
 
 impl<'a> Medium<'a> {
     fn new(image: &Image<'a>) -> Self {
         let buffer = vec![0; image.header().block_words as usize];
         let flash = InPlace::new(image.words());
-        Self { flash, buffer, fails_at: None, waits: false, reads: 0 }
+        Self { flash, buffer, fails_at: None, waits: false, reads: 0, words: 0 }
     }
 
     async fn deliver(&mut self, at: Option<usize>, words: usize) -> Result<&[u32], StreamError> {
@@ -44,6 +47,7 @@ impl<'a> Medium<'a> {
             return Err(StreamError::Medium { offset });
         }
         self.reads += 1;
+        self.words += words;
         let source = match at {
             Some(at) => self.flash.read_at(at, words).await?,
             None => self.flash.next(words).await?,
@@ -145,6 +149,46 @@ fn every_failed_read_breaks_the_state_and_a_reset_mends_it() {
             assert_eq!(read(&image, &mut memory, &mut medium), Err(Error::BrokenState));
             memory.reset(&image);
             assert_eq!(read(&image, &mut memory, &mut medium), Ok(expected));
+        }
+    }
+}
+
+#[test]
+fn a_column_whose_input_is_zero_is_not_read() {
+    for model in ["tunes-v4", "tunes-v7"] {
+        for (name, options) in formats() {
+            let file = image_with(&shipped(model), &options);
+            let image = file.open().expect("it opens");
+            let (mut fixed, mut columns, mut column) = (0, 0, 0);
+            let walk = image.walk(|_, found| {
+                let record = found.record;
+                fixed += RECORD_WORDS;
+                fixed += match (record.id, record.layout) {
+                    (Id::Embedding, _) => record.tile_words(1),
+                    (_, Layout::RowMajor) => found.payload.len(),
+                    (_, Layout::InputMajor) => {
+                        columns += u64::from(record.cols);
+                        column = 1 + record.line_words();
+                        found.payload.len() - column * record.cols as usize
+                    }
+                };
+                Ok(())
+            });
+            walk.expect("it walks");
+
+            let mut memory = Memory::new(&image);
+            let mut medium = Medium::new(&image);
+            let (mut state, scratch) = memory.split(&image).expect("it fits");
+            let mut model = Model::new(*image.header(), &mut medium, scratch).expect("it fits");
+            let mut logits = Digest::default();
+            for token in PROMPT {
+                model.step(state.reborrow(), token, &mut logits).expect("it steps");
+            }
+            let Columns { live, all } = model.columns();
+            println!("{name}: {live} of {all} columns");
+            assert_eq!(all, PROMPT.len() as u64 * columns);
+            assert!(0 < live && live < all / 2);
+            assert_eq!(medium.words, PROMPT.len() * fixed + live as usize * column);
         }
     }
 }

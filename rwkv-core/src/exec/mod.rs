@@ -11,7 +11,7 @@ mod rows;
 mod step;
 
 pub use rows::{Lane, TILE_ROWS};
-pub use step::{Logits, Step, check, finite};
+pub use step::{Columns, Logits, Step, check, finite};
 
 use crate::{
     image::{Dims, Id},

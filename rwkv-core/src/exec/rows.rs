@@ -181,17 +181,25 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Whether input `index` of a sparse product is alive.
+    /// The first input of a sparse product, from `first` on, that is not zero: the next column
+    /// that must be read.
     ///
     /// # Errors
     /// As [`Lane::get`].
-    pub fn is_live(&self, record: &Record, k: Span, index: usize) -> Result<bool, Error> {
+    pub fn next_live(
+        &self,
+        record: &Record,
+        k: Span,
+        first: usize,
+    ) -> Result<Option<usize>, Error> {
         let k = self.get(k)?;
-        match record.format.is_integer() {
-            false => k.get(index).map(|k| *k != 0.0),
-            true => bytemuck::cast_slice::<_, i16>(k).get(index).map(|k| *k != 0),
-        }
-        .ok_or(Error::Internal)
+        Ok(if record.format.is_integer() {
+            // The elements fill the front half.
+            let elements = bytemuck::cast_slice::<_, i16>(k).get(..k.len()).unwrap_or_default();
+            position(elements, first, |q| *q != 0)
+        } else {
+            position(k, first, |x| *x != 0.0)
+        })
     }
 
     /// Turns integer sums into floats, from row `first` on: `acc·(k_scale·scale)`.
@@ -285,4 +293,9 @@ impl Lane<'_> {
         op::wkv7(params, epsilon, Head7 { r, w, k, v, a, g, kk, sa }, state);
         Ok(())
     }
+}
+
+fn position<T>(values: &[T], first: usize, is_live: impl Fn(&T) -> bool) -> Option<usize> {
+    let found = values.get(first..)?.iter().position(is_live)?;
+    Some(first + found)
 }

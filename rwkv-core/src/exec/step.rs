@@ -148,12 +148,23 @@ pub struct Step<'a, S, K, L> {
     token: u32,
     layer: usize,
     kernel: K,
+    columns: Columns,
+}
+
+/// Columns of sparse products: an input that is zero costs neither reading nor multiplying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Columns {
+    /// Columns that were read and multiplied.
+    pub live: u64,
+    /// Columns that there were.
+    pub all: u64,
 }
 
 impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
     /// Runs `token` through the model: the state moves on by one token, the logits go to
     /// `logits`. `scratch` holds [`Header::scratch_words`] words or more; its content is
-    /// undefined before and after.
+    /// undefined before and after. Returns how many columns of the sparse products were needed.
     ///
     /// # Errors
     /// Whatever is detected before the first operation leaves the state untouched. Any later
@@ -166,7 +177,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         scratch: &'a mut [f32],
         token: u32,
         logits: L,
-    ) -> Result<(), Error> {
+    ) -> Result<Columns, Error> {
         check(header, &state, &[token], slice::from_ref(&logits))?;
         if scratch.len() < header.scratch_words as usize {
             let (needed, given) = (header.scratch_words, scratch.len() as u32);
@@ -183,10 +194,11 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
             token,
             layer: 0,
             kernel,
+            columns: Columns::default(),
         };
         model::token(header.version, &mut step).await?;
         step.state.set_broken(false);
-        Ok(())
+        Ok(step.columns)
     }
 
     /// Passes over the zeros that fill the last 16 bytes of a section.
@@ -361,22 +373,20 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let record = self.record(shape).await?;
         let scale = self.lane.open_columns(&record, k, acc)?;
         let column = 1 + record.line_words();
-        let mut skipped = 0;
-        for index in 0..k.len() {
-            if !self.lane.is_live(&record, k, index)? {
-                skipped += column;
-                continue;
-            }
-            if skipped > 0 {
-                self.stream.skip(skipped).await?;
-                skipped = 0;
+        let mut at = 0;
+        while let Some(index) = self.lane.next_live(&record, k, at)? {
+            if index > at {
+                self.stream.skip((index - at) * column).await?;
             }
             let column = block(&mut self.stream, column).await?;
             self.lane.column(self.kernel, &record, column, (k, index), acc)?;
+            self.columns.live += 1;
+            at = index + 1;
         }
-        if skipped > 0 {
-            self.stream.skip(skipped).await?;
+        if at < k.len() {
+            self.stream.skip((k.len() - at) * column).await?;
         }
+        self.columns.all += k.len() as u64;
         if record.scale_words() > 0 {
             for (first, rows) in record.tiles() {
                 let scales = block(&mut self.stream, 1 + rows).await?;

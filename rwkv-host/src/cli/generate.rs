@@ -47,13 +47,15 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         }
     }
     text.finish();
+    let columns = model.columns();
     let wrote = start.elapsed().as_secs_f64();
     eprintln!(
-        "prompt: {} tokens, {:.0} tokens/s; generated: {} tokens, {:.0} tokens/s",
+        "prompt: {} tokens, {:.0} tokens/s; generated: {} tokens, {:.0} tokens/s; {:.0} % of the columns of sparse products were needed",
         tokens.len(),
         tokens.len() as f64 / read,
         args.count,
-        args.count.saturating_sub(1) as f64 / wrote
+        args.count.saturating_sub(1) as f64 / wrote,
+        100.0 * columns.live as f64 / columns.all.max(1) as f64
     );
     Ok(())
 }

@@ -256,10 +256,11 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
             payload.split_at_checked(column * k.len()).ok_or(Error::Internal)?;
         self.lanes().try_for_each(|mut lane| {
             let scale = lane.open_columns(&record, k, acc)?;
-            for (index, column) in columns.chunks_exact(column).enumerate() {
-                if lane.is_live(&record, k, index)? {
-                    lane.column(native(), &record, &column[1..], (k, index), acc)?;
-                }
+            let mut at = 0;
+            while let Some(index) = lane.next_live(&record, k, at)? {
+                let column = columns.get(index * column + 1..(index + 1) * column);
+                lane.column(native(), &record, column.ok_or(Error::Internal)?, (k, index), acc)?;
+                at = index + 1;
             }
             if record.scale_words() > 0 {
                 let mut rest = scales;
