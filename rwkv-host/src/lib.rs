@@ -4,6 +4,7 @@
 //! - [`checkpoint`] reads what people have, tensor by tensor;
 //! - [`convert`] writes the flash image, in the order the model text asks for;
 //! - [`prefill`] runs a whole prompt at once;
+//! - [`eval`] says how close an image is to its checkpoint;
 //! - [`device`] talks to a simulated, emulated or real board;
 //! - [`validate`] compares host and device after every token;
 //! - [`cli`] is the tool `rwkv`.
@@ -14,6 +15,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod convert;
 pub mod device;
+pub mod eval;
 pub mod file;
 pub mod memory;
 pub mod prefill;

@@ -1,6 +1,7 @@
 //! The tool `rwkv`: one file per command.
 
 mod convert;
+mod eval;
 mod generate;
 mod info;
 mod logits;
@@ -39,6 +40,8 @@ enum Command {
     Logits(logits::LogitsArgs),
     /// Continue a prompt
     Generate(generate::GenerateArgs),
+    /// Say how well an image predicts a text, and how close it is to its checkpoint
+    Eval(eval::EvalArgs),
     /// Prove that a device computes the same bits as the host
     Validate(crate::validate::ValidateArgs),
 }
@@ -53,6 +56,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::command(&args),
         Command::Logits(args) => logits::command(&args),
         Command::Generate(args) => generate::command(&args),
+        Command::Eval(args) => eval::command(&args),
         Command::Validate(args) => return crate::validate::command(args),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -90,14 +94,20 @@ impl Prompt {
     /// # Errors
     /// If the file cannot be read, or the prompt is empty or not in the vocabulary.
     pub fn tokens(&self, image: &Image<'_>) -> anyhow::Result<Vec<u32>> {
-        let tokens: Vec<u32> = Tokenizer::Bytes.encode(&self.bytes()?).collect();
+        let tokens = tokens(&self.bytes()?, image)?;
         anyhow::ensure!(!tokens.is_empty(), "the prompt is empty: give at least one byte");
-        let vocab = image.header().dims.vocab;
-        if let Some(token) = tokens.iter().find(|t| **t >= vocab) {
-            anyhow::bail!("byte {token} is not in the model's vocabulary of {vocab} tokens");
-        }
         Ok(tokens)
     }
+}
+
+/// The tokens of a text, all of them in the model's vocabulary.
+fn tokens(text: &[u8], image: &Image<'_>) -> anyhow::Result<Vec<u32>> {
+    let tokens: Vec<u32> = Tokenizer::Bytes.encode(text).collect();
+    let vocab = image.header().dims.vocab;
+    if let Some(token) = tokens.iter().find(|t| **t >= vocab) {
+        anyhow::bail!("byte {token} is not in the model's vocabulary of {vocab} tokens");
+    }
+    Ok(tokens)
 }
 
 /// How the next token is chosen: temperature first, then top-k, then top-p.

@@ -17,6 +17,7 @@ use rwkv_core::{
 use thiserror::Error;
 
 pub use detect::{Detected, detect};
+pub(crate) use source::matrix;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
@@ -153,9 +154,9 @@ pub enum ConvertError {
 }
 
 /// A section under construction.
-struct Part {
-    kind: SectionKind,
-    words: Vec<u32>,
+pub(crate) struct Part {
+    pub(crate) kind: SectionKind,
+    pub(crate) words: Vec<u32>,
 }
 
 /// Converts a checkpoint; `progress` hears of every record and of how many there are.
@@ -240,7 +241,7 @@ fn too_large() -> ConvertError {
     ConvertError::Limit("the image would be larger than 4 GB".into())
 }
 
-fn assemble(
+pub(crate) fn assemble(
     version: rwkv_core::image::Version,
     dims: Dims,
     scratch_words: u32,

@@ -86,6 +86,15 @@ fn recipe(version: Version, request: &Request) -> Result<Recipe, ConvertError> {
     })
 }
 
+/// The official name of the tensor that a matrix comes from; `None` for vectors.
+pub(crate) fn matrix(version: Version, request: &Request) -> Option<String> {
+    match recipe(version, request).ok()? {
+        Recipe::Embedding => Some(EMBEDDING.into()),
+        Recipe::Matrix(name) | Recipe::Transposed(name) => Some(name),
+        Recipe::Vectors(_) => None,
+    }
+}
+
 impl Recipe {
     fn tensors(&self) -> Vec<&str> {
         match self {

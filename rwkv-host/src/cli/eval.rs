@@ -1,0 +1,83 @@
+//! `rwkv eval`.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use rwkv_core::Image;
+
+use crate::{
+    checkpoint::Checkpoint,
+    convert::{self, Weights, convert},
+    eval::{By, Options, evaluate},
+    file::ImageFile,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    /// The image
+    image: PathBuf,
+    /// The text to predict, raw bytes; read from an empty state
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// The checkpoint that the image was made from, to compare with in f32
+    #[arg(long, value_name = "CHECKPOINT")]
+    reference: Option<PathBuf>,
+    /// Read no more tokens than this
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    tokens: Option<u64>,
+    /// What the costs of storing the model are told by
+    #[arg(long, value_enum, default_value = "layer", requires = "reference")]
+    by: By,
+    /// Tokens from the start of the text over which these costs are measured, at most
+    #[arg(long, value_name = "N", default_value_t = Options::default().part_tokens, requires = "reference")]
+    part_tokens: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl EvalArgs {
+    fn tokens(&self, image: &Image<'_>) -> anyhow::Result<Vec<u32>> {
+        let path = self.text.display();
+        let text = fs::read(&self.text).with_context(|| format!("cannot read text {path}"))?;
+        let mut tokens = super::tokens(&text, image)?;
+        tokens.truncate(self.tokens.map_or(usize::MAX, |n| n as usize));
+        Ok(tokens)
+    }
+
+    /// The reference as an f32 image, with the epsilons of the image that it is compared with.
+    fn reference(&self, image: &Image<'_>) -> anyhow::Result<Option<ImageFile>> {
+        let Some(path) = &self.reference else { return Ok(None) };
+        let checkpoint = Checkpoint::open(path)?;
+        let dims = image.header().dims;
+        let options = convert::Options {
+            group_norm_eps: (dims.head_size > 0).then_some(dims.group_norm_eps),
+            ..convert::Options::new(Weights::F32)
+        };
+        let bytes = convert(&checkpoint, &options, |_, _| {})
+            .with_context(|| format!("cannot convert {}", path.display()))?;
+        Ok(Some(ImageFile::new(&bytes)))
+    }
+}
+
+pub(super) fn command(args: &EvalArgs) -> anyhow::Result<()> {
+    let file = super::read_image(&args.image)?;
+    let image = file.open_named(&args.image)?;
+    let tokens = args.tokens(&image)?;
+    let reference = args.reference(&image)?;
+    let reference = reference.as_ref().map(ImageFile::open).transpose()?;
+    let options = Options { by: args.by, part_tokens: args.part_tokens };
+    let bar = super::progress(0, "reading");
+    let report = evaluate(&image, reference.as_ref(), &tokens, &options, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! How good an image is, and how close to its checkpoint.
+//!
+//! A text is read from an empty state, which is carried through all of it: piece by piece, to
+//! bound the memory for logits, on the sequence executor. All tokens but the first are predicted.
+//! A reference is read beside it, and then, over the start of the text, once more for each part
+//! of the model with the image's weights in that part alone: the divergence that this makes is
+//! what storing that part costs.
+//!
+//! Sums run in the order of the text, so the number of threads changes nothing.
+
+mod distribution;
+mod report;
+mod splice;
+#[cfg(test)]
+mod tests;
+
+use rayon::prelude::*;
+use rwkv_core::{Error, Header, Image, ImageError, exec::record::Request, image::Id};
+use thiserror::Error;
+
+pub use report::{Comparison, Part, Peak, Report, Score};
+
+use crate::{
+    convert::{self, ConvertError},
+    memory::Memory,
+    prefill::prefill,
+};
+
+/// Logits that are held at once, at most, for each image.
+const LOGITS: usize = 1 << 24;
+
+/// What the costs of storing a model are told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum By {
+    /// Embedding, layer after layer, head.
+    Layer,
+    /// Matrix after matrix.
+    Tensor,
+}
+
+/// What an evaluation may choose.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What the costs are told by.
+    pub by: By,
+    /// Tokens from the start of the text that they are measured over, at most.
+    pub part_tokens: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { by: By::Layer, part_tokens: 4096 }
+    }
+}
+
+/// Why there is no report.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// Nothing is predicted.
+    #[error("a text of {0} tokens predicts nothing: two are needed")]
+    TooShort(usize),
+    /// The reference is another model.
+    #[error("the reference is another model: {reference}, and the image is {image}")]
+    OtherModel {
+        /// The image's dimensions.
+        image: String,
+        /// Those of the reference.
+        reference: String,
+    },
+    /// The model refused to compute.
+    #[error("the text cannot be read")]
+    Model(#[from] Error),
+    /// An image made of two was refused.
+    #[error("the image with one part replaced was refused")]
+    Image(#[from] ImageError),
+    /// An image made of two could not be written.
+    #[error(transparent)]
+    Splice(#[from] ConvertError),
+}
+
+/// Evaluates an image on a text, beside a reference if there is one. `progress` hears of tokens
+/// that were read, and of how many there will be.
+///
+/// # Errors
+/// See [`EvalError`].
+pub fn evaluate(
+    image: &Image<'_>,
+    reference: Option<&Image<'_>>,
+    tokens: &[u32],
+    options: &Options,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Report, EvalError> {
+    if tokens.len() < 2 {
+        return Err(EvalError::TooShort(tokens.len()));
+    }
+    let Some(reference) = reference else {
+        let total = tokens.len() - 1;
+        let vocab = image.header().dims.vocab as usize;
+        let mut reader = Reader::new(image);
+        let mut bits = Vec::with_capacity(total);
+        for (inputs, targets) in pieces(image, tokens) {
+            bits.extend(surprises(reader.read(inputs)?, targets, vocab));
+            progress(bits.len(), total);
+        }
+        return Ok(Report::new(tokens, &bits));
+    };
+    compare(image, reference, tokens, options, progress)
+}
+
+fn compare(
+    image: &Image<'_>,
+    reference: &Image<'_>,
+    tokens: &[u32],
+    options: &Options,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Report, EvalError> {
+    same_model(image, reference)?;
+    let vocab = image.header().dims.vocab as usize;
+    let count = tokens.len() - 1;
+    let part_count = options.part_tokens.clamp(1, (LOGITS / vocab).max(1)).min(count);
+    let parts = parts(image, options.by)?;
+    let total = count + parts.len() * part_count;
+
+    let (mut ours, mut theirs) = (Reader::new(image), Reader::new(reference));
+    let (mut bits, mut beside) = (Vec::new(), Vec::new());
+    let mut kept: Vec<f32> = Vec::with_capacity(part_count * vocab);
+    for (inputs, targets) in pieces(image, tokens) {
+        let (ours, theirs) = rayon::join(|| ours.read(inputs), || theirs.read(inputs));
+        let (ours, theirs) = (ours?, theirs?);
+        bits.extend(surprises(ours, targets, vocab));
+        beside.extend(surprises(theirs, targets, vocab).zip(divergences(theirs, ours, vocab)));
+        let room = part_count * vocab - kept.len();
+        kept.extend(theirs.iter().take(room));
+        progress(bits.len(), total);
+    }
+
+    let mut done = count;
+    let mut costs = Vec::new();
+    for name in parts {
+        let wanted = |request: &Request| part(image, options.by, request).as_ref() == Some(&name);
+        let file = splice::splice(reference, image, wanted)?;
+        let spliced = file.open()?;
+        let mut reader = Reader::new(&spliced);
+        let mut kl = 0.0;
+        for (first, (inputs, _)) in pieces(image, &tokens[..=part_count]).enumerate() {
+            let theirs = &kept[first * piece(image) * vocab..][..inputs.len() * vocab];
+            kl += divergences(theirs, reader.read(inputs)?, vocab).map(|d| d.kl).sum::<f64>();
+            done += inputs.len();
+            progress(done, total);
+        }
+        costs.push(Part { name, kl_bits_per_token: kl / part_count as f64 });
+    }
+    let mut report = Report::new(tokens, &bits);
+    report.reference = Some(Comparison::new(tokens, &beside, costs, part_count));
+    Ok(report)
+}
+
+/// Reads a text with one image.
+struct Reader<'a> {
+    image: &'a Image<'a>,
+    memory: Memory,
+    logits: Vec<f32>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(image: &'a Image<'a>) -> Self {
+        Self { image, memory: Memory::new(image), logits: Vec::new() }
+    }
+
+    /// The logits after each of the tokens.
+    fn read(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
+        let vocab = self.image.header().dims.vocab as usize;
+        self.logits.resize(tokens.len() * vocab, 0.0);
+        let mut sinks: Vec<&mut [f32]> = self.logits.chunks_exact_mut(vocab).collect();
+        prefill(self.image, self.memory.state(self.image)?, tokens, &mut sinks)?;
+        Ok(&self.logits)
+    }
+}
+
+/// Tokens that are read at once.
+fn piece(image: &Image<'_>) -> usize {
+    (LOGITS / image.header().dims.vocab as usize).clamp(1, 1024)
+}
+
+/// What is read at once, and what ought to follow each token.
+fn pieces<'a>(
+    image: &Image<'_>,
+    tokens: &'a [u32],
+) -> impl Iterator<Item = (&'a [u32], &'a [u32])> {
+    let inputs = &tokens[..tokens.len() - 1];
+    inputs.chunks(piece(image)).zip(tokens[1..].chunks(piece(image)))
+}
+
+/// How an image differs from its reference after one token.
+#[derive(Debug, Clone, Copy)]
+struct Divergence {
+    kl: f64,
+    agrees: bool,
+}
+
+fn surprises(logits: &[f32], targets: &[u32], vocab: usize) -> impl Iterator<Item = f64> {
+    let rows = logits.par_chunks_exact(vocab).zip(targets);
+    rows.map(|(row, token)| distribution::surprise(row, *token)).collect::<Vec<_>>().into_iter()
+}
+
+fn divergences(reference: &[f32], other: &[f32], vocab: usize) -> impl Iterator<Item = Divergence> {
+    let rows = reference.par_chunks_exact(vocab).zip(other.par_chunks_exact(vocab));
+    let divergence = |(reference, other)| Divergence {
+        kl: distribution::divergence(reference, other),
+        agrees: distribution::top(reference) == distribution::top(other),
+    };
+    rows.map(divergence).collect::<Vec<_>>().into_iter()
+}
+
+fn same_model(image: &Image<'_>, reference: &Image<'_>) -> Result<(), EvalError> {
+    let (a, b) = (image.header(), reference.header());
+    if a.version == b.version && a.dims == b.dims {
+        return Ok(());
+    }
+    let shown = |header: &Header| {
+        let Header { version, dims: d, .. } = header;
+        format!("RWKV-{}, {} layers of {}, {d:?}", version.name(), d.layers, d.dim)
+    };
+    Err(EvalError::OtherModel { image: shown(a), reference: shown(b) })
+}
+
+/// The part that a record belongs to; `None` for vectors beside the matrices, which every image
+/// stores alike.
+fn part(image: &Image<'_>, by: By, request: &Request) -> Option<String> {
+    match (by, request.layer, request.id) {
+        (By::Tensor, ..) if request.shape().precise => None,
+        (By::Tensor, ..) => convert::matrix(image.header().version, request),
+        (By::Layer, Some(layer), _) => Some(format!("layer {layer}")),
+        (By::Layer, None, Id::Embedding) => Some("embedding".into()),
+        (By::Layer, None, _) => Some("head".into()),
+    }
+}
+
+/// The parts, in the order in which a token reads them.
+fn parts(image: &Image<'_>, by: By) -> Result<Vec<String>, EvalError> {
+    let mut parts: Vec<String> = Vec::new();
+    image.walk(|request, _| {
+        let next = part(image, by, request).filter(|name| parts.last() != Some(name));
+        parts.extend(next);
+        Ok(())
+    })?;
+    Ok(parts)
+}

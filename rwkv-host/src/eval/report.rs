@@ -1,0 +1,171 @@
+//! What an evaluation found.
+
+use std::fmt;
+
+use rwkv_core::tokenizer::Tokenizer;
+use serde::Serialize;
+
+use super::Divergence;
+
+/// Characters of the longest bar.
+const BAR: f64 = 32.0;
+/// Tokens of context that are shown.
+const CONTEXT: usize = 24;
+
+/// How an image predicts a text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Tokens that were predicted: all but the first.
+    pub tokens: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// The image's score.
+    #[serde(flatten)]
+    pub score: Score,
+    /// The image beside its reference.
+    pub reference: Option<Comparison>,
+}
+
+/// How well a text was predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Score {
+    /// Bits that the text would take, coded by this model, for each of its bytes.
+    pub bits_per_byte: f64,
+    /// Two to the bits per token.
+    pub perplexity: f64,
+}
+
+/// An image beside its reference, which reads the same text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The reference's score.
+    #[serde(flatten)]
+    pub score: Score,
+    /// Kullback-Leibler divergence of the image's predictions from the reference's, mean.
+    pub kl_bits_per_token: f64,
+    /// Where it is largest.
+    pub largest_kl: Peak,
+    /// How often both have the same most likely token, 1 for always.
+    pub top1_agreement: f64,
+    /// What each part costs: the divergence of the reference with this part as the image has it.
+    pub parts: Vec<Part>,
+    /// Tokens from the start of the text over which that was measured.
+    pub part_tokens: usize,
+    /// The part that costs most.
+    pub worst_part: String,
+}
+
+/// The prediction that differs most.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Peak {
+    /// The divergence there.
+    pub bits: f64,
+    /// The token that was read last, the text's first being 0.
+    pub token: usize,
+    /// The text up to there, its last bytes.
+    pub after: String,
+}
+
+/// What storing a part of a model costs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Part {
+    /// A layer, the embedding, the head, or the name of a tensor.
+    pub name: String,
+    /// Mean divergence of the reference with the image's weights in this part.
+    pub kl_bits_per_token: f64,
+}
+
+impl Score {
+    fn new(bits: f64, tokens: usize, bytes: usize) -> Self {
+        Self { bits_per_byte: bits / bytes as f64, perplexity: (bits / tokens as f64).exp2() }
+    }
+}
+
+impl Report {
+    /// `bits` are those of every token but the first.
+    pub(super) fn new(tokens: &[u32], bits: &[f64]) -> Self {
+        let bytes = text(&tokens[1..]).len();
+        let score = Score::new(bits.iter().sum(), bits.len(), bytes);
+        Self { tokens: bits.len(), bytes, score, reference: None }
+    }
+}
+
+impl Comparison {
+    /// `found` are the reference's bits and the divergence for every token but the first.
+    pub(super) fn new(
+        tokens: &[u32],
+        found: &[(f64, Divergence)],
+        parts: Vec<Part>,
+        part_tokens: usize,
+    ) -> Self {
+        let bits = found.iter().map(|(bits, _)| bits).sum();
+        let mean = |value: fn(&Divergence) -> f64| {
+            found.iter().map(|(_, d)| value(d)).sum::<f64>() / found.len() as f64
+        };
+        let peak = found.iter().map(|(_, d)| d.kl).enumerate();
+        let peak = peak.reduce(|peak, x| if x.1 > peak.1 { x } else { peak });
+        let (token, peak) = peak.unwrap_or_default();
+        let after = text(&tokens[token.saturating_sub(CONTEXT - 1)..=token]);
+        let worst = parts.iter().reduce(|worst, part| {
+            if part.kl_bits_per_token > worst.kl_bits_per_token { part } else { worst }
+        });
+        Self {
+            score: Score::new(bits, found.len(), text(&tokens[1..]).len()),
+            kl_bits_per_token: mean(|d| d.kl),
+            largest_kl: Peak {
+                bits: peak,
+                token,
+                after: String::from_utf8_lossy(&after).into_owned(),
+            },
+            top1_agreement: mean(|d| f64::from(u8::from(d.agrees))),
+            worst_part: worst.map_or_else(String::new, |part| part.name.clone()),
+            parts,
+            part_tokens,
+        }
+    }
+}
+
+/// The bytes of tokens.
+fn text(tokens: &[u32]) -> Vec<u8> {
+    let bytes = |token: &u32| Tokenizer::Bytes.decode(*token).unwrap_or_default().to_vec();
+    tokens.iter().flat_map(bytes).collect()
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.5} bits per byte, perplexity {:.4}", self.bits_per_byte, self.perplexity)
+    }
+}
+
+/// A table and a picture; the last line names the worst part.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "text           {} tokens, {} bytes", self.tokens, self.bytes)?;
+        write!(f, "image          {}", self.score)?;
+        let Some(reference) = &self.reference else { return Ok(()) };
+        let theirs = reference.score.bits_per_byte;
+        let change = (self.score.bits_per_byte / theirs - 1.0) * 100.0;
+        writeln!(f, " ({change:+.3} %)")?;
+        write!(f, "{reference}")
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Peak { bits, token, after } = &self.largest_kl;
+        writeln!(f, "reference      {}", self.score)?;
+        writeln!(f, "KL divergence  {:.2e} bits per token", self.kl_bits_per_token)?;
+        writeln!(f, "  largest      {bits:.2e} bits after token {token}: {after:?}")?;
+        writeln!(f, "top-1          {:.2} % agree", 100.0 * self.top1_agreement)?;
+        writeln!(f)?;
+        writeln!(f, "KL divergence if one part alone is stored as in the image:")?;
+        let width = self.parts.iter().map(|part| part.name.len()).max().unwrap_or_default();
+        let top = self.parts.iter().fold(0f64, |top, part| top.max(part.kl_bits_per_token));
+        for Part { name, kl_bits_per_token: kl } in &self.parts {
+            let bar = "#".repeat((kl / top * BAR).round() as usize);
+            let line = format!("  {name:<width$}  {kl:>8.2e}  {bar}");
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        write!(f, "worst of them, over {} tokens: {}", self.part_tokens, self.worst_part)
+    }
+}

@@ -1,0 +1,56 @@
+//! `rwkv eval` as a program calls it.
+
+use std::{path::Path, process::Command};
+
+fn rwkv(args: &[&str]) -> (bool, String, String) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_rwkv")).args(args).current_dir(root).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn json_has_what_a_machine_wants() {
+    let model = "models/tunes-v4/tunes-v4.safetensors";
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("tunes.rwkv");
+    let image = image.to_str().unwrap();
+    let (converted, _, error) = rwkv(&["convert", model, "-o", image, "--weights", "int8"]);
+    assert!(converted, "{error}");
+
+    let text = "models/text/tunes-heldout.abc";
+    let eval = ["eval", image, "--text", text, "--tokens", "1500", "--json"];
+    let (done, out, error) = rwkv(&eval);
+    assert!(done && error.is_empty(), "{error}");
+    let alone: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&alone["tokens"], &alone["bytes"]), (&1499.into(), &1499.into()));
+    assert!(alone["reference"].is_null());
+
+    let (done, out, error) =
+        rwkv(&[&eval[..], &["--reference", model, "--part-tokens", "200"]].concat());
+    assert!(done, "{error}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let number =
+        |pointer: &str| report.pointer(pointer).and_then(serde_json::Value::as_f64).unwrap();
+    assert_eq!(alone["bits_per_byte"], report["bits_per_byte"]);
+    let bits = number("/bits_per_byte");
+    assert!((1.0..2.0).contains(&bits), "{bits}");
+    assert!((number("/perplexity") - bits.exp2()).abs() < 1e-9);
+    // int8 stays within 0.05 % of the float model.
+    assert!((bits / number("/reference/bits_per_byte") - 1.0).abs() < 5e-4);
+    assert!((0.98..=1.0).contains(&number("/reference/top1_agreement")));
+    assert!((1e-9..1e-2).contains(&number("/reference/kl_bits_per_token")));
+    assert!(number("/reference/largest_kl/token") < 1499.0);
+    assert_eq!(report["reference"]["parts"].as_array().unwrap().len(), 6);
+    assert_eq!(number("/reference/part_tokens"), 200.0);
+    assert!(report["reference"]["worst_part"].is_string());
+}
+
+#[test]
+fn errors_say_what_is_missing() {
+    let (done, _, error) = rwkv(&["eval", "no.rwkv", "--text", "README.md"]);
+    assert!(!done && error.contains("no.rwkv"), "{error}");
+    let (done, _, error) = rwkv(&["eval", "no.rwkv", "--text", "README.md", "--by", "tensor"]);
+    assert!(!done && error.contains("--reference"), "{error}");
+}
