@@ -39,8 +39,33 @@ fn power_of_two(k: i32) -> f32 {
 /// Max error 1 ulp. +inf above 88.72283, 0 below -103.97208. 21 operations, two comparisons.
 #[inline]
 pub fn exp(x: f32) -> f32 {
-    let x = if x > 89.0 { 89.0 } else { x };
-    let x = if x < -104.0 { -104.0 } else { x };
+    exp_up_to_89(if x > 89.0 { 89.0 } else { x })
+}
+
+/// The bits of `exp(-|x|)`, one comparison cheaper.
+#[inline]
+pub(crate) fn exp_of_negative(x: f32) -> f32 {
+    exp_up_to_89(f32::from_bits(x.to_bits() | SIGN))
+}
+
+#[inline]
+fn exp_up_to_89(x: f32) -> f32 {
+    let (p, k) = exp_parts(if x < -104.0 { -104.0 } else { x });
+    // k reaches from -150 to 128, beyond one exponent; only the second product may round.
+    let half = k >> 1;
+    p * power_of_two(half) * power_of_two(k.wrapping_sub(half))
+}
+
+/// The bits of [`exp`] for |x| < 87, where results are normal numbers.
+#[inline]
+pub(crate) fn exp_within_87(x: f32) -> f32 {
+    let (p, k) = exp_parts(x);
+    p * power_of_two(k)
+}
+
+/// e^x as p·2^k.
+#[inline]
+fn exp_parts(x: f32) -> (f32, i32) {
     // x = k ln 2 + r, |r| <= 0.3466
     let t = x * LOG2_E + ROUNDER;
     let k = t.to_bits().wrapping_sub(ROUNDER.to_bits()) as i32;
@@ -52,10 +77,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 0.166_665_09;
     let p = p * r + 0.5;
     let p = p * r + 1.0;
-    let p = p * r + 1.0;
-    // k reaches from -150 to 128, beyond one exponent; only the second product may round.
-    let half = k >> 1;
-    p * power_of_two(half) * power_of_two(k.wrapping_sub(half))
+    (p * r + 1.0, k)
 }
 
 /// Natural logarithm.
@@ -113,7 +135,7 @@ pub fn tanh(x: f32) -> f32 {
 /// division; one comparison.
 #[inline]
 pub fn sigmoid(x: f32) -> f32 {
-    let e = exp(f32::from_bits(x.to_bits() | SIGN));
+    let e = exp_of_negative(x);
     let numerator = if x < 0.0 { e } else { 1.0 };
     numerator / (1.0 + e)
 }
@@ -125,7 +147,7 @@ pub fn sigmoid(x: f32) -> f32 {
 #[inline]
 pub fn softplus(x: f32) -> f32 {
     // max(0, x) + ln(1 + e^-|x|); the logarithm as in `ln`, with f in [0, 1]
-    let f = exp(f32::from_bits(x.to_bits() | SIGN));
+    let f = exp_of_negative(x);
     let s = f / (2.0 + f);
     let z = s * s;
     let r = 0.280_244_56;
@@ -140,11 +162,18 @@ pub fn softplus(x: f32) -> f32 {
 
 /// Square root, correctly rounded: the bits of IEEE 754 `squareRoot`.
 ///
-/// Any hardware instruction may stand in. `core` has none that is stable, so this is one integer
-/// digit at a time, 250 to 400 instructions, which is cheaper than Newton's method in software
-/// floats. sqrt(-0) = -0, and NaN for x < 0.
+/// sqrt(-0) = -0, and NaN for x < 0. One instruction where the target is sure to have it, else 250
+/// to 400.
 #[inline]
 pub fn sqrt(x: f32) -> f32 {
+    crate::kernel::sqrt(x)
+}
+
+/// [`sqrt`] in integers, one digit at a time, which is cheaper than Newton's method in software
+/// floats.
+#[allow(dead_code, reason = "only the tests need it where there is an instruction")]
+#[inline]
+pub(crate) fn sqrt_by_digits(x: f32) -> f32 {
     let bits = x.to_bits();
     // x = m 2^(e - 150) with bit 23 of m set; the shift is 0 unless x is subnormal
     let subnormal = bits < 0x0080_0000;
@@ -263,14 +292,31 @@ mod tests {
         sweep("rsqrt", 1, rsqrt, |x| 1.0 / libm::sqrt(x), |_, _| true);
     }
 
+    /// What is cheaper within a range has the bits of what serves everywhere.
+    #[test]
+    fn shortcuts_have_the_same_bits() {
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        for bits in (0..=u32::MAX).step_by(stride()) {
+            let x = f32::from_bits(bits);
+            let negative = f32::from_bits(bits | SIGN);
+            assert!(same(exp_of_negative(x), exp(negative)), "exp_of_negative({x:e})");
+            assert!(same(sqrt(x), sqrt_by_digits(x)), "sqrt({x:e})");
+            if !(x >= 87.0 || x <= -87.0) {
+                assert!(same(exp_within_87(x), exp(x)), "exp_within_87({x:e})");
+            }
+        }
+    }
+
     /// All mantissas at an even and at an odd exponent, and all subnormals of few bits.
     #[test]
     fn sqrt_is_correctly_rounded() {
         for bits in (0x3f00_0000..0x4000_0000).chain(0..0x1_0000) {
             let x = f32::from_bits(bits);
-            assert_eq!(sqrt(x).to_bits(), libm::sqrtf(x).to_bits(), "sqrt({x:e})");
+            for y in [sqrt(x), sqrt_by_digits(x)] {
+                assert_eq!(y.to_bits(), libm::sqrtf(x).to_bits(), "sqrt({x:e})");
+            }
         }
-        assert_eq!(sqrt(-0.0).to_bits(), SIGN);
+        assert_eq!([sqrt(-0.0), sqrt_by_digits(-0.0)].map(f32::to_bits), [SIGN; 2]);
     }
 
     #[test]

@@ -3,12 +3,16 @@
 //! Both executors call these same functions, so a step and a sequence cannot differ. Parameters
 //! of one operation lie interleaved, channel by channel, as they do in the image.
 
+mod wkv;
+
 use half::f16;
 
 use crate::error::Error;
 use crate::image::{Format, GROUP, Record};
 use crate::kernel::nibbles;
 use crate::math;
+
+pub use wkv::{Head7, wkv4, wkv7};
 
 /// Sum with the rule of eight: element `i` goes into accumulator `i mod 8`, all starting at +0;
 /// the result is `((0+4)+(2+6)) + ((1+5)+(3+7))`.
@@ -39,11 +43,23 @@ fn fold(a: &[f32; 8]) -> f32 {
     ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
 }
 
+/// Sum with the rule of eight of what `f` makes of each element.
+#[inline]
+fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut acc = [0f32; 8];
+    let (eights, tail) = x.as_chunks::<8>();
+    for x in eights {
+        acc.iter_mut().zip(x).for_each(|(acc, x)| *acc += f(*x));
+    }
+    acc.iter_mut().zip(tail).for_each(|(acc, x)| *acc += f(*x));
+    fold(&acc)
+}
+
 /// Mean and `1 / sqrt(variance + epsilon)` of a vector, population variance.
 pub fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
     let n = x.len() as f32;
-    let mean = sum(x.iter().copied()) / n;
-    let variance = sum(x.iter().map(|x| (x - mean) * (x - mean))) / n;
+    let mean = sum_of(x, |x| x) / n;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / n;
     (mean, math::rsqrt(variance + epsilon))
 }
 
@@ -127,15 +143,18 @@ pub enum Activation {
 impl Activation {
     /// Applies the function in place.
     pub fn apply(self, x: &mut [f32]) {
-        let f: fn(f32) -> f32 = match self {
-            Self::Identity => return,
-            Self::Sigmoid => math::sigmoid,
-            Self::Tanh => math::tanh,
-            Self::SquaredRelu => |x| if x < 0.0 { 0.0 } else { x * x },
-            Self::Decay => |x| math::exp(-0.606_531 * math::sigmoid(x)),
-        };
-        x.iter_mut().for_each(|x| *x = f(*x));
+        match self {
+            Self::Identity => {}
+            Self::Sigmoid => map(x, math::sigmoid),
+            Self::Tanh => map(x, math::tanh),
+            Self::SquaredRelu => map(x, |x| if x < 0.0 { 0.0 } else { x * x }),
+            Self::Decay => map(x, |x| math::exp_within_87(-0.606_531 * math::sigmoid(x))),
+        }
     }
+}
+
+fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    x.iter_mut().for_each(|x| *x = f(*x));
 }
 
 /// `x += bias`, one parameter per channel.
@@ -220,94 +239,6 @@ pub fn quantise(x: &mut [f32], bits: u8) -> Result<(f32, i32), Error> {
     Ok((quantiser.scale(), sum))
 }
 
-/// The recurrence of version 4 for a run of channels, and the receptance gate on top.
-///
-/// `params` is `[decay, first]` per channel with `decay = -e^time_decay`; the state is numerator,
-/// denominator and exponent. `r` comes in as the receptance and leaves as `r ⊙ wkv`.
-pub fn wkv4(params: &[f32], k: &[f32], v: &[f32], r: &mut [f32], state: [&mut [f32]; 3]) {
-    let [num, den, exponent] = state;
-    let larger = |a: f32, b: f32| if a > b { a } else { b };
-    let inputs = k.iter().zip(v).zip(params.as_chunks().0);
-    let states = num.iter_mut().zip(den).zip(exponent);
-    for ((r, ((&k, &v), &[w, u])), ((a, b), p)) in r.iter_mut().zip(inputs).zip(states) {
-        let q = larger(*p, u + k);
-        let (e1, e2) = (math::exp(*p - q), math::exp(u + k - q));
-        *r *= (e1 * *a + e2 * v) / (e1 * *b + e2);
-        let q = larger(*p + w, k);
-        let (e1, e2) = (math::exp(*p + w - q), math::exp(k - q));
-        *a = e1 * *a + e2 * v;
-        *b = e1 * *b + e2;
-        *p = q;
-    }
-}
-
-/// The vectors of one head that version 7's recurrence reads and overwrites, all of head size.
-#[derive(Debug)]
-pub struct Head7<'a> {
-    /// Receptance in, gated output out.
-    pub r: &'a mut [f32],
-    /// Decay.
-    pub w: &'a [f32],
-    /// Key in, modified key out.
-    pub k: &'a mut [f32],
-    /// Value.
-    pub v: &'a [f32],
-    /// In-context learning rate in, `kk ⊙ a` out.
-    pub a: &'a mut [f32],
-    /// Gate.
-    pub g: &'a [f32],
-    /// Room for the normalised removal key, then for the output before its norm.
-    pub kk: &'a mut [f32],
-    /// Room for one value per value index.
-    pub sa: &'a mut [f32],
-}
-
-/// The recurrence of version 7 for one head, with its group norm, bonus and gate.
-///
-/// `params` is `[k_k, k_a, r_k, weight, bias]` per channel, the last two of the group norm.
-/// `state` is key-major, `S[key][value]`: sums over the key index run in natural order and the
-/// lanes of a vector unit hold independent value indices.
-pub fn wkv7(params: &[f32], epsilon: f32, head: Head7<'_>, state: &mut [f32]) {
-    let Head7 { r, w, k, v, a, g, kk, sa } = head;
-    let n = r.len();
-    let params = params.as_chunks::<5>().0;
-    if n == 0 {
-        return;
-    }
-
-    for ((kk, k), [k_k, ..]) in kk.iter_mut().zip(&*k).zip(params) {
-        *kk = k * k_k;
-    }
-    let norm = math::sqrt(dot(kk, kk));
-    let inverse = 1.0 / if norm > 1e-12 { norm } else { 1e-12 };
-    kk.iter_mut().for_each(|kk| *kk *= inverse);
-    for ((k, a), (kk, [_, k_a, ..])) in k.iter_mut().zip(&mut *a).zip(kk.iter().zip(params)) {
-        *k *= 1.0 + (*a - 1.0) * k_a;
-        *a *= kk;
-    }
-
-    sa.fill(0.0);
-    for (row, kk) in state.chunks_exact(n).zip(&*kk) {
-        sa.iter_mut().zip(row).for_each(|(sa, s)| *sa += s * kk);
-    }
-    let bonus = sum(r.iter().zip(&*k).zip(params).map(|((r, k), [_, _, r_k, ..])| r * k * r_k));
-    let y = kk;
-    y.fill(0.0);
-    let keys = w.iter().zip(&*k).zip(&*a).zip(&*r);
-    for (row, (((w, k), b), r)) in state.chunks_exact_mut(n).zip(keys) {
-        for (((s, sa), v), y) in row.iter_mut().zip(&*sa).zip(v).zip(&mut *y) {
-            *s = *s * w - sa * b + v * k;
-            *y += *s * r;
-        }
-    }
-
-    let (mean, inverse) = moments(y, epsilon);
-    let outputs = r.iter_mut().zip(&*y).zip(v).zip(g).zip(params);
-    for ((((r, y), v), g), [_, _, _, weight, bias]) in outputs {
-        *r = ((y - mean) * inverse * weight + bias + bonus * v) * g;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,70 +295,5 @@ mod tests {
         let mut tiny = [f32::MIN_POSITIVE, -1e-31];
         assert_eq!(quantise(&mut tiny, 15), Ok((0.0, 0)));
         assert_eq!(tiny[0].to_bits(), 0);
-    }
-
-    /// Version 7 against its formulas in f64, with the matrix in the official orientation.
-    #[test]
-    fn wkv7_is_the_formula() {
-        const N: usize = 12;
-        let vector = |seed: usize, lo: f32, hi: f32| -> [f32; N] {
-            core::array::from_fn(|i| {
-                let x = ((i * 7919 + seed * 104_729 + 17) % 1009) as f32 / 1009.0;
-                lo + (hi - lo) * x
-            })
-        };
-        let (r0, w, k0) = (vector(1, -1.0, 1.0), vector(2, 0.55, 1.0), vector(3, -1.0, 1.0));
-        let (v, a0, g) = (vector(4, -1.0, 1.0), vector(5, 0.0, 1.0), vector(6, -1.0, 1.0));
-        let parameters: [[f32; N]; 5] = core::array::from_fn(|i| vector(10 + i, -1.0, 1.0));
-        let mut flat = [0f32; 5 * N];
-        for i in 0..N {
-            for (j, p) in parameters.iter().enumerate() {
-                flat[5 * i + j] = p[i];
-            }
-        }
-        let mut state: [f32; N * N] = core::array::from_fn(|i| (i % 13) as f32 / 13.0 - 0.5);
-        let official = |state: &[f32], value: usize, key: usize| f64::from(state[key * N + value]);
-        let before = state;
-
-        let d = |x: f32| f64::from(x);
-        let [k_k, k_a, r_k, weight, bias] = parameters;
-        let mut kk: [f64; N] = core::array::from_fn(|j| d(k0[j]) * d(k_k[j]));
-        let norm = kk.iter().map(|x| x * x).sum::<f64>().sqrt();
-        kk.iter_mut().for_each(|x| *x /= norm);
-        let k: [f64; N] = core::array::from_fn(|j| d(k0[j]) * (1.0 + (d(a0[j]) - 1.0) * d(k_a[j])));
-        let mut y = [0f64; N];
-        let mut after = [[0f64; N]; N];
-        for i in 0..N {
-            let sa = -(0..N).map(|j| official(&before, i, j) * kk[j]).sum::<f64>();
-            for (j, new) in after[i].iter_mut().enumerate() {
-                *new = official(&before, i, j) * d(w[j]) + sa * kk[j] * d(a0[j]) + d(v[i]) * k[j];
-                y[i] += *new * d(r0[j]);
-            }
-        }
-        let mean = y.iter().sum::<f64>() / N as f64;
-        let var = y.iter().map(|y| (y - mean) * (y - mean)).sum::<f64>() / N as f64;
-        let bonus: f64 = (0..N).map(|j| d(r0[j]) * k[j] * d(r_k[j])).sum();
-
-        let (mut r, mut k32, mut a) = (r0, k0, a0);
-        let (mut kk32, mut sa) = ([0.0; N], [0.0; N]);
-        let head = Head7 {
-            r: &mut r,
-            w: &w,
-            k: &mut k32,
-            v: &v,
-            a: &mut a,
-            g: &g,
-            kk: &mut kk32,
-            sa: &mut sa,
-        };
-        wkv7(&flat, 64e-5, head, &mut state);
-        for i in 0..N {
-            let normed = (y[i] - mean) / (var + 64e-5).sqrt() * d(weight[i]) + d(bias[i]);
-            let expected = (normed + bonus * d(v[i])) * d(g[i]);
-            assert!((d(r[i]) - expected).abs() < 2e-5, "{i}: {} {expected}", r[i]);
-            for (j, after) in after[i].iter().enumerate() {
-                assert!((official(&state, i, j) - after).abs() < 2e-6);
-            }
-        }
     }
 }

@@ -277,8 +277,8 @@ impl Lane<'_> {
     /// As [`Lane::split`].
     pub fn wkv7(
         &mut self,
-        params: &[f32],
-        first: usize,
+        kernel: impl Kernel,
+        (first, params): (usize, &[f32]),
         vectors: Wkv7,
         room: [Span; 2],
         epsilon: f32,
@@ -287,10 +287,10 @@ impl Lane<'_> {
         let n = params.len() / 5;
         let Wkv7 { r, w, k, v, a, g } = vectors;
         let [r, w, k, v, a, g] = [r, w, k, v, a, g].map(|s| s.part(first, n));
-        let [kk, sa] = room;
-        let [r, w, k, v, a, g, kk, sa] = self.split([r, w, k, v, a, g, kk, sa])?;
+        let [kk, y] = room;
+        let [r, w, k, v, a, g, kk, y] = self.split([r, w, k, v, a, g, kk, y])?;
         let state = recurrent.get_mut(first * n..(first + n) * n).ok_or(Error::Internal)?;
-        op::wkv7(params, epsilon, Head7 { r, w, k, v, a, g, kk, sa }, state);
+        op::wkv7(kernel, params, epsilon, Head7 { r, w, k, v, a, g, kk, y }, state);
         Ok(())
     }
 }

@@ -439,9 +439,10 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let n = dims.head_size as usize;
         let room = [room.part(0, n), room.part(n, n)];
         let shape = Shape::heads(Id::AttWkv7, vectors.r.len() as u32, 5, dims.head_size);
+        let kernel = self.kernel;
         self.vectors(shape, |lane, state, first, params| {
             let [_, recurrent] = state.layer_mut(&dims, layer);
-            lane.wkv7(params, first, vectors, room, dims.group_norm_eps, recurrent)
+            lane.wkv7(kernel, (first, params), vectors, room, dims.group_norm_eps, recurrent)
         })
         .await
     }

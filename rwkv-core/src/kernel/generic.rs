@@ -4,7 +4,7 @@ use core::array;
 
 use half::f16;
 
-use super::{Arranged, Input, Kernel, Lines, arrange_groups};
+use super::{Arranged, Input, Kernel, Keys, Lines, arrange_groups, floats};
 use crate::{
     error::Error,
     image::{Format, GROUP},
@@ -118,6 +118,10 @@ impl Kernel for Generic {
             }
             *offset = offset.wrapping_add(x);
         }
+    }
+
+    fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+        floats::scalar_wkv7(keys, v, state, y);
     }
 }
 

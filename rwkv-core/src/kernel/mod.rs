@@ -4,12 +4,14 @@
 //! every other implementation is tested against. Kernels cannot panic: slices whose lengths
 //! disagree are cut to the shorter.
 
+mod floats;
 mod generic;
 #[cfg(test)]
 mod suite;
 
+pub use floats::Keys;
 pub use generic::Generic;
-pub(crate) use generic::nibbles;
+pub(crate) use {floats::sqrt, generic::nibbles};
 
 use crate::{
     error::Error,
@@ -114,6 +116,19 @@ pub trait Kernel: Copy + Send + Sync {
     /// `acc[r] += (w[r] + 8) · (sub[g] · x)` and `offsets[g] += sub[g] · x` in wrapping `i32`, for
     /// a line of [`Format::Int4`]. The caller subtracts eight times the offset of a group.
     fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]);
+
+    /// The recurrence of version 7 for one head. For each value index `j`, over the keys `i` in
+    /// natural order and from +0:
+    ///
+    /// `sa = Σ S[i][j]·kk[i]`, then `S[i][j] = S[i][j]·w[i] - sa·b[i] + v[j]·k[i]` and
+    /// `y[j] = Σ S[i][j]·r[i]` with the new `S`; products are rounded, and evaluation goes from
+    /// left to right.
+    ///
+    /// `state` is `S[key][value]`, all else as long as the head is wide.
+    #[inline]
+    fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+        floats::wkv7(keys, v, state, y);
+    }
 }
 
 /// Quantises an input group after group, for implementations of [`Kernel::arrange`]. `store`

@@ -4,7 +4,7 @@ use half::f16;
 use proptest::{collection::vec, prelude::*};
 use std::{vec, vec::Vec};
 
-use super::{Generic, Input, Kernel, Lines, room_words};
+use super::{Generic, Input, Kernel, Keys, Lines, room_words};
 use crate::{
     image::{Format, GROUP, pack},
     op::Quantiser,
@@ -169,6 +169,30 @@ fn float_rows(kernel: impl Kernel, rows: usize, x: &[f32], mut weight: impl FnMu
     }
 }
 
+/// The same bits, or both not a number.
+fn assert_same(a: f32, b: f32) {
+    assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{a:e} {b:e}");
+}
+
+/// Version 7's recurrence for a head of `n` channels, `value` after `value` as it is defined.
+fn recurrence(kernel: impl Kernel, n: usize, mut value: impl FnMut() -> f32) {
+    let [w, k, kk, b, r, v] = [(); 6].map(|()| (0..n).map(|_| value()).collect::<Vec<_>>());
+    let before: Vec<f32> = (0..n * n).map(|_| value()).collect();
+    let (mut state, mut y) = (before.clone(), vec![f32::NAN; n]);
+    let keys = Keys { w: &w, k: &k, kk: &kk, b: &b, r: &r };
+    kernel.wkv7(keys, &v, &mut state, &mut y);
+    for j in 0..n {
+        let sa = (0..n).fold(0.0, |sa, i| sa + before[i * n + j] * kk[i]);
+        let mut sum = 0.0;
+        for i in 0..n {
+            let s = before[i * n + j] * w[i] - sa * b[i] + v[j] * k[i];
+            assert_same(state[i * n + j], s);
+            sum += s * r[i];
+        }
+        assert_same(y[j], sum);
+    }
+}
+
 const INTEGERS: [Format; 3] = [Format::Int8, Format::Int4, Format::Int4Lanes];
 
 /// Runs the suite over an implementation.
@@ -202,6 +226,22 @@ macro_rules! suite {
                         let matrix = Matrix::new(format, x.len(), rows, random(seed));
                         integer_columns($kernel, &matrix, &x);
                     }
+                }
+
+                #[test]
+                fn recurrences(n in 1usize..=40, seed: u32) {
+                    let mut bits = random(seed);
+                    recurrence($kernel, n, || bits() as i32 as f32 / 2e9);
+                    // Subnormals, infinities and NaN among the rest.
+                    recurrence($kernel, n, || f32::from_bits(bits()));
+                }
+            }
+
+            #[test]
+            fn recurrences_of_usual_heads() {
+                for n in [4, 8, 12, 16, 32, 64, 128] {
+                    let mut bits = random(n as u32);
+                    recurrence($kernel, n, || bits() as i32 as f32 / 2e9);
                 }
             }
 

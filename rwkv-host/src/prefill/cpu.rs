@@ -325,7 +325,8 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         self.recurrence(|lane, recurrent| {
             for (head, params) in params.chunks_exact(5 * n).enumerate() {
                 let first = head * n;
-                lane.wkv7(params, first, vectors, room, dims.group_norm_eps, recurrent)?;
+                let epsilon = dims.group_norm_eps;
+                lane.wkv7(native(), (first, params), vectors, room, epsilon, recurrent)?;
             }
             Ok(())
         })
