@@ -35,8 +35,8 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot start {}", shown(command)))?;
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        bail!("{} ended with {}\n{text}", shown(command), output.status);
+        let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
+        bail!("{} ended with {}\n{}", shown(command), output.status, text.concat());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

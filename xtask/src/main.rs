@@ -1,8 +1,10 @@
 //! The project's jobs.
 
+mod cores;
 mod demo;
 mod figures;
 mod job;
+mod probe;
 mod setup;
 mod test;
 
@@ -16,6 +18,8 @@ use clap::Parser;
 enum Job {
     /// Let the emulated Cortex-M4 write a tune, and prove every bit of it
     Demo(demo::Demo),
+    /// Run a mode of the probe on a core
+    Probe(probe::Probe),
     /// Run everything that CI runs
     Test,
     /// Check formatting and lints of all workspaces
@@ -27,6 +31,7 @@ enum Job {
 fn main() -> ExitCode {
     let result = match Job::parse() {
         Job::Demo(demo) => demo.run(),
+        Job::Probe(probe) => probe.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
         Job::Figures => figures::run(),

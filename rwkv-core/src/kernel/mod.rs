@@ -4,6 +4,9 @@
 //! every other implementation is tested against. Kernels cannot panic: slices whose lengths
 //! disagree are cut to the shorter.
 
+#[cfg(any(test, feature = "suite"))]
+#[doc(hidden)]
+pub mod cases;
 mod floats;
 mod generic;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use half::f16;
 use proptest::{collection::vec, prelude::*};
 use std::{vec, vec::Vec};
 
-use super::{Generic, Input, Kernel, Keys, Lines, room_words};
+use super::{Generic, Input, Kernel, Keys, Lines, cases, room_words};
 use crate::{
     image::{Format, GROUP, pack},
     op::Quantiser,
@@ -242,6 +242,14 @@ macro_rules! suite {
                 for n in [4, 8, 12, 16, 32, 64, 128] {
                     let mut bits = random(n as u32);
                     recurrence($kernel, n, || bits() as i32 as f32 / 2e9);
+                }
+            }
+
+            #[test]
+            fn the_cases_of_the_emulated_cores() {
+                for words in [2_500, 1 << 18] {
+                    let mut memory = vec![0.0; words];
+                    cases::run($kernel, &mut memory, 200).unwrap_or_else(|d| panic!("{d}"));
                 }
             }
 

@@ -1,0 +1,44 @@
+//! Measures rwkv-core and proves its bits, on every core that can be emulated and on the host.
+//!
+//! One program: firmware for the boards whose memory maps lie in `memory/`, a plain executable
+//! elsewhere. Arguments, output and exit code go through semihosting on a board. See the README
+//! for the modes.
+
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg_attr(target_os = "none", path = "bare/mod.rs")]
+#[cfg_attr(not(target_os = "none"), path = "hosted.rs")]
+mod platform;
+
+mod cost;
+mod exactness;
+mod failure;
+mod kernels;
+mod options;
+mod suite;
+
+use failure::Failure;
+use options::{Mode, Options};
+use rwkv_core::kernel::Kernel;
+
+/// The memory that a mode works with.
+struct Memory<'a> {
+    /// What the emulator's loader, or `--image`, has put there.
+    window: &'a [u8],
+    /// RAM for everything.
+    arena: &'a mut [f32],
+}
+
+/// Does what the arguments ask for.
+fn run(options: &Options<'_>, memory: Memory<'_>, kernel: impl Kernel) -> Result<(), Failure> {
+    match options.mode {
+        Mode::Exactness => exactness::run(kernel, memory, options.count.unwrap_or(2000)),
+        Mode::Kernels => kernels::run(kernel, memory),
+        Mode::Suite => suite::run(kernel, memory, options.count.unwrap_or(200)),
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() -> std::process::ExitCode {
+    platform::main()
+}
