@@ -1,10 +1,18 @@
 //! The cores that the probe runs on: boards in QEMU, this machine, and emulated processes.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 
-use crate::{job, root};
+use crate::{
+    job, root,
+    setup::{Emulator, NODE, QEMU_AARCH64, QEMU_ARM, QEMU_RISCV},
+};
 
 /// The probe's package.
 pub(crate) const PROBE: &str = "rwkv-embedded/boards/probe";
@@ -25,73 +33,82 @@ pub(crate) struct Core {
 pub(crate) enum Machine {
     /// A board in QEMU.
     Board {
-        /// QEMU's program.
-        qemu: &'static str,
-        /// QEMU's machine.
+        emulator: Emulator,
+        /// QEMU's name of it.
         board: &'static str,
         /// Where the window starts, as in the probe's memory map.
         window: u32,
         /// Bytes of the window.
         room: usize,
     },
-    /// A process with a prefix and, behind the program, options.
+    /// A process of this machine, or of an emulator.
     Process {
-        /// What comes before the program.
-        prefix: &'static [&'static str],
+        emulator: Option<Emulator>,
+        /// What comes between the emulator and the program.
+        script: Option<&'static str>,
         /// The kernels to use.
         kernel: &'static str,
     },
 }
 
-const fn arm(board: &'static str, window: u32) -> Machine {
-    Machine::Board { qemu: "qemu-system-arm", board, window, room: 0x38_0000 }
+const fn mps2(board: &'static str, window: u32) -> Machine {
+    Machine::Board { emulator: QEMU_ARM, board, window, room: 0x38_0000 }
 }
 
-const fn riscv() -> Machine {
-    let (qemu, board) = ("qemu-system-riscv32", "virt");
-    Machine::Board { qemu, board, window: 0x8008_0000, room: 0x38_0000 }
-}
+const VIRT: Machine =
+    Machine::Board { emulator: QEMU_RISCV, board: "virt", window: 0x8008_0000, room: 0x38_0000 };
 
-const fn process(prefix: &'static [&'static str], kernel: &'static str) -> Machine {
-    Machine::Process { prefix, kernel }
-}
+const MICROBIT: Machine =
+    Machine::Board { emulator: QEMU_ARM, board: "microbit", window: 0x2_0000, room: 0x2_0000 };
 
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
+const fn host(name: &'static str, kernel: &'static str) -> Core {
+    Core { name, target: HOST, machine: Machine::Process { emulator: None, script: None, kernel } }
+}
+
 /// Every core.
 pub(crate) const CORES: [Core; 10] = [
-    Core { name: "x86-64", target: HOST, machine: process(&[], "scalar") },
+    host("x86-64", "scalar"),
     Core {
         name: "aarch64",
         target: "aarch64-unknown-linux-musl",
-        machine: process(&["qemu-aarch64"], "native"),
+        machine: Machine::Process { emulator: Some(QEMU_AARCH64), script: None, kernel: "native" },
     },
     Core {
         name: "wasm32",
         target: "wasm32-wasip1",
-        machine: process(&["node", "rwkv-embedded/boards/probe/wasi.mjs"], "native"),
-    },
-    Core {
-        name: "m0",
-        target: "thumbv6m-none-eabi",
-        machine: Machine::Board {
-            qemu: "qemu-system-arm",
-            board: "microbit",
-            window: 0x2_0000,
-            room: 0x2_0000,
+        machine: Machine::Process {
+            emulator: Some(NODE),
+            script: Some("rwkv-embedded/boards/probe/wasi.mjs"),
+            kernel: "native",
         },
     },
-    Core { name: "m3", target: "thumbv7m-none-eabi", machine: arm("mps2-an385", 0x8_0000) },
-    Core { name: "m4", target: "thumbv7em-none-eabihf", machine: arm("mps2-an386", 0x8_0000) },
-    Core { name: "m7", target: "thumbv7em-none-eabihf", machine: arm("mps2-an500", 0x8_0000) },
+    Core { name: "m0", target: "thumbv6m-none-eabi", machine: MICROBIT },
+    Core { name: "m3", target: "thumbv7m-none-eabi", machine: mps2("mps2-an385", 0x8_0000) },
+    Core { name: "m4", target: "thumbv7em-none-eabihf", machine: mps2("mps2-an386", 0x8_0000) },
+    Core { name: "m7", target: "thumbv7em-none-eabihf", machine: mps2("mps2-an500", 0x8_0000) },
     Core {
         name: "m33",
         target: "thumbv8m.main-none-eabihf",
-        machine: arm("mps2-an505", 0x1008_0000),
+        machine: mps2("mps2-an505", 0x1008_0000),
     },
-    Core { name: "rv32imac", target: "riscv32imac-unknown-none-elf", machine: riscv() },
-    Core { name: "rv32imafc", target: "riscv32imafc-unknown-none-elf", machine: riscv() },
+    Core { name: "rv32imac", target: "riscv32imac-unknown-none-elf", machine: VIRT },
+    Core { name: "rv32imafc", target: "riscv32imafc-unknown-none-elf", machine: VIRT },
 ];
+
+/// What a run of the probe needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run<'a> {
+    /// The probe, built for the core.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub args: &'a [&'a str],
+    /// What lies in the window.
+    pub window: Option<&'a Path>,
+    /// Whether instructions are counted, which takes the emulator twice as long.
+    pub count: bool,
+}
 
 impl Core {
     /// The core of that name.
@@ -118,57 +135,58 @@ impl Core {
         Ok(root().join(PROBE).join("target").join(self.target).join("release").join(file))
     }
 
-    /// What the probe prints for these arguments, with a file in its window.
-    pub(crate) fn probe(
-        &self,
-        program: &PathBuf,
-        args: &[String],
-        window: Option<&PathBuf>,
-        count: bool,
-    ) -> anyhow::Result<String> {
+    /// Why it cannot run here, if it cannot.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let emulator = match self.machine {
+            Machine::Board { emulator, .. } => Some(emulator),
+            Machine::Process { emulator, .. } => emulator,
+        };
+        match emulator {
+            Some(emulator) if !emulator.is_there() => {
+                Some(format!("{} is not installed", emulator.program))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the probe prints.
+    pub(crate) fn probe(&self, run: &Run<'_>) -> anyhow::Result<String> {
         let mut command = match self.machine {
-            Machine::Board { qemu, board, window: address, room } => {
-                let mut command = Command::new(qemu);
+            Machine::Board { emulator, board, window, room } => {
+                let mut command = Command::new(emulator.program);
                 command.args(["-M", board, "-display", "none", "-monitor", "none"]);
                 command.args(["-serial", "none"]);
-                if qemu.contains("riscv") {
+                if emulator == QEMU_RISCV {
                     command.args(["-bios", "none"]);
                 }
-                if count {
+                if run.count {
                     command.args(["-icount", "shift=0"]);
                 }
-                command.arg("-kernel").arg(program);
-                if let Some(file) = window {
-                    if std::fs::metadata(file)?.len() > room as u64 {
-                        bail!("{} does not fit into the flash of {board}", file.display());
-                    }
+                command.arg("-kernel").arg(run.program);
+                if let Some(file) = run.window {
                     let file = file.display();
-                    let loader = format!("loader,file={file},addr={address:#x},force-raw=on");
-                    command.args(["-device", &loader]);
+                    let large = fs::metadata(file.to_string())?.len() > room as u64;
+                    ensure!(!large, "{file} does not fit into the flash of {board}");
+                    command.arg("-device");
+                    command.arg(format!("loader,file={file},addr={window:#x},force-raw=on"));
                 }
-                let args = args.iter().map(|arg| format!(",arg={arg}")).collect::<String>();
-                let config = format!("enable=on,target=native,arg=probe{args}");
-                command.args(["-semihosting-config", &config]);
+                let args: String = run.args.iter().map(|arg| format!(",arg={arg}")).collect();
+                command.arg("-semihosting-config");
+                command.arg(format!("enable=on,target=native,arg=probe{args}"));
                 command
             }
-            Machine::Process { prefix, kernel } => {
-                let mut words = prefix.iter();
-                let mut command = match words.next() {
-                    Some(first) => Command::new(first),
-                    None => Command::new(program),
-                };
-                command.args(words);
-                if !prefix.is_empty() {
-                    command.arg(program);
-                }
-                command.args(args).args(["--kernel", kernel]);
-                if let Some(file) = window {
+            Machine::Process { emulator, script, kernel } => {
+                let program = run.program.as_os_str();
+                let before = emulator.map(|emulator| emulator.program).into_iter().chain(script);
+                let mut words = before.map(OsStr::new).chain([program]);
+                let mut command = Command::new(words.next().unwrap_or(program));
+                command.args(words).args(run.args).args(["--kernel", kernel]);
+                if let Some(file) = run.window {
                     command.arg("--image").arg(file);
                 }
                 command
             }
         };
-        command.current_dir(root());
-        job::output(&mut command)
+        job::output(command.current_dir(root()))
     }
 }

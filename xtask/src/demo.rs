@@ -29,7 +29,7 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         setup::rust()?;
-        let device = if setup::qemu() {
+        let device = if setup::QEMU_ARM.is_there() {
             format!("qemu:{BOARD}")
         } else {
             eprintln!(

@@ -2,10 +2,12 @@
 
 mod cores;
 mod demo;
+mod exactness;
 mod figures;
 mod job;
 mod probe;
 mod setup;
+mod synthetic;
 mod test;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -20,6 +22,8 @@ enum Job {
     Demo(demo::Demo),
     /// Run a mode of the probe on a core
     Probe(probe::Probe),
+    /// Run random models on every core and compare the bits of state and logits
+    Exactness(exactness::Exactness),
     /// Run everything that CI runs
     Test,
     /// Check formatting and lints of all workspaces
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
     let result = match Job::parse() {
         Job::Demo(demo) => demo.run(),
         Job::Probe(probe) => probe.run(),
+        Job::Exactness(exactness) => exactness.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
         Job::Figures => figures::run(),

@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf};
 use anyhow::Context;
 use clap::Parser;
 
-use crate::{cores::Core, root, setup};
+use crate::{
+    cores::{Core, Run},
+    root, setup,
+};
 
 /// Run a mode of the probe on a core
 #[derive(Debug, Parser)]
@@ -29,7 +32,9 @@ impl Probe {
             Some(image) => image.canonicalize().with_context(|| image.display().to_string())?,
             None => weights(core.room())?,
         };
-        print!("{}", core.probe(&program, &self.mode, Some(&window), true)?);
+        let args: Vec<&str> = self.mode.iter().map(String::as_str).collect();
+        let run = Run { program: &program, args: &args, window: Some(&window), count: true };
+        print!("{}", core.probe(&run)?);
         Ok(())
     }
 }

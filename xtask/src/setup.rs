@@ -1,4 +1,4 @@
-//! What the jobs need beside cargo: Rust targets and QEMU.
+//! What the jobs need beside cargo: Rust targets and emulators.
 
 use std::process::{Command, Stdio};
 
@@ -6,11 +6,39 @@ use anyhow::Context;
 
 use crate::job;
 
-/// Targets that the core is built for; the board package uses the second.
-pub(crate) const TARGETS: [&str; 3] =
+/// Targets of everything that is built for another machine than this one.
+pub(crate) const TARGETS: [&str; 8] = [
+    "thumbv6m-none-eabi",
+    "thumbv7m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "thumbv8m.main-none-eabihf",
+    "riscv32imac-unknown-none-elf",
+    "riscv32imafc-unknown-none-elf",
+    "aarch64-unknown-linux-musl",
+    "wasm32-wasip1",
+];
+
+/// Targets without an operating system, for which the crates are built with each set of features.
+pub(crate) const BARE: [&str; 3] =
     ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
 
-const QEMU: &str = "qemu-system-arm";
+/// A program that runs those of another machine, and the Debian package it comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Emulator {
+    pub program: &'static str,
+    package: &'static str,
+}
+
+pub(crate) const QEMU_ARM: Emulator =
+    Emulator { program: "qemu-system-arm", package: "qemu-system-arm" };
+pub(crate) const QEMU_RISCV: Emulator =
+    Emulator { program: "qemu-system-riscv32", package: "qemu-system-misc" };
+pub(crate) const QEMU_AARCH64: Emulator =
+    Emulator { program: "qemu-aarch64", package: "qemu-user" };
+pub(crate) const NODE: Emulator = Emulator { program: "node", package: "nodejs" };
+
+/// Every emulator.
+pub(crate) const EMULATORS: [Emulator; 4] = [QEMU_ARM, QEMU_RISCV, QEMU_AARCH64, NODE];
 
 /// Adds the Rust targets and the components that are missing.
 pub(crate) fn rust() -> anyhow::Result<()> {
@@ -36,27 +64,31 @@ fn rustup() -> Command {
     command
 }
 
-/// Whether QEMU is there; installs it where that is possible without asking.
-pub(crate) fn qemu() -> bool {
-    if works(QEMU, &["--version"]) {
-        return true;
-    }
-    let install = ["install", "-y", "--no-install-recommends", QEMU];
-    if is_root() && works("apt-get", &["--version"]) {
-        eprintln!("setting up: apt-get {}", install.join(" "));
-        let apt = |args: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-            job::run(&mut command)
-        };
-        match apt(&["update", "-q"]).and_then(|()| apt(&install)) {
-            Ok(()) if works(QEMU, &["--version"]) => return true,
-            Ok(()) => {}
-            Err(error) => eprintln!("{error:#}"),
+impl Emulator {
+    /// Whether it is there; installs it where that is possible without asking. One package at a
+    /// time: apt has refused several at once with "held broken packages" where each goes in alone.
+    pub(crate) fn is_there(self) -> bool {
+        let Self { program, package } = self;
+        if works(program, &["--version"]) {
+            return true;
         }
+        let install = ["install", "-y", "--no-install-recommends", package];
+        if is_root() && works("apt-get", &["--version"]) {
+            eprintln!("setting up: apt-get {}", install.join(" "));
+            let apt = |args: &[&str]| {
+                let mut command = Command::new("apt-get");
+                command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+                job::run(&mut command)
+            };
+            match apt(&["update", "-q"]).and_then(|()| apt(&install)) {
+                Ok(()) if works(program, &["--version"]) => return true,
+                Ok(()) => {}
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
+        eprintln!("{program} is missing: install it with\n    sudo apt-get {}", install.join(" "));
+        false
     }
-    eprintln!("{QEMU} is missing: install it with\n    sudo apt-get {}", install.join(" "));
-    false
 }
 
 fn works(program: &str, args: &[&str]) -> bool {

@@ -46,12 +46,17 @@ pub(crate) fn lint_only() -> anyhow::Result<()> {
 /// Runs everything.
 pub(crate) fn run() -> anyhow::Result<()> {
     setup::rust()?;
-    let mut steps = vec![step("qemu-system-arm is there", || {
-        anyhow::ensure!(setup::qemu(), "the emulated board cannot be tested without it");
-        Ok(())
-    })];
+    let mut steps: Vec<Step> = setup::EMULATORS
+        .into_iter()
+        .map(|emulator| {
+            step(format!("{} is there", emulator.program), move || {
+                anyhow::ensure!(emulator.is_there(), "its cores cannot be tested without it");
+                Ok(())
+            })
+        })
+        .collect();
     steps.append(&mut lints());
-    for target in setup::TARGETS {
+    for target in setup::BARE {
         for (package, features) in
             [("rwkv-core", ""), ("rwkv-core", "defmt,serde"), ("rwkv-embedded", "defmt")]
         {

@@ -4,7 +4,7 @@
 #[cfg_attr(target_arch = "riscv32", path = "riscv.rs")]
 mod core_specific;
 
-use core::{fmt, ptr, slice};
+use core::{fmt, hint, ptr, slice};
 
 use rwkv_core::kernel::native;
 use semihosting::{
@@ -20,6 +20,10 @@ pub use core_specific::{TICKS, spin, ticks};
 /// Words of a command line, and bytes of all of them.
 const WORDS: usize = 8;
 const BYTES: usize = 256;
+
+/// Between arena and stack: a stack that grows too deep writes over it first.
+const GUARD_WORDS: usize = 16;
+const GUARD: f32 = -12_345.0;
 
 unsafe extern "C" {
     static mut __sheap: u32;
@@ -56,7 +60,14 @@ fn window() -> &'static [u8] {
 fn main() -> ! {
     // SAFETY: this is the first function and it runs once.
     let arena = unsafe { arena() };
+    let (arena, guard) = arena.split_at_mut(arena.len().saturating_sub(GUARD_WORDS));
+    guard.fill(GUARD);
     match run(Memory { window: window(), arena }) {
+        // The compiler knows of no other writer than this function: the stack.
+        Ok(()) if hint::black_box(&*guard).iter().any(|word| *word != GUARD) => {
+            println!("failed: the stack is too small");
+            process::exit(1)
+        }
         Ok(()) => process::exit(0),
         Err(failure) => {
             println!("failed: {failure}");

@@ -1,0 +1,213 @@
+//! `cargo xtask exactness`: the same bits on every core.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use serde_json::json;
+
+use crate::{
+    cores::{CORES, Core, Run},
+    setup,
+    synthetic::{MODELS, WEIGHTS},
+};
+
+/// Run random models on every core and compare the bits of state and logits
+#[derive(Debug, Parser)]
+pub(crate) struct Exactness {
+    /// Tokens per model
+    #[arg(long, default_value_t = 2000)]
+    tokens: u32,
+    /// Only these cores, with commas between them
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<String>,
+    /// Fail where a core cannot be run, instead of leaving it out
+    #[arg(long)]
+    require: bool,
+    /// Write the digests to a file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// A model in a format.
+struct Subject {
+    name: String,
+    image: PathBuf,
+    tiny: bool,
+    /// The one whose digests must be the same: one model packed in two ways.
+    same_as: Option<usize>,
+}
+
+/// Digests after growing numbers of tokens.
+type Stream = Vec<String>;
+
+impl Exactness {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        setup::rust()?;
+        let subjects = subjects()?;
+        let (mut cores, mut skipped) = (Vec::new(), Vec::new());
+        for core in self.wanted()? {
+            match core.missing() {
+                Some(reason) => skipped.push((core, reason)),
+                None => cores.push((core, core.build()?)),
+            }
+        }
+        let streams = self.streams(&cores, &subjects)?;
+        let verdict = verdict(&cores, &subjects, &streams);
+        print!("{}", table(&cores, &subjects, &streams));
+        for (core, reason) in &skipped {
+            println!("skipped: {}, since {reason}", core.name);
+        }
+        let runs = streams.len();
+        match &verdict {
+            Ok(()) => println!("equal: {runs} runs of {} tokens", self.tokens),
+            Err(error) => println!("DIFFERENT: {error}"),
+        }
+        if let Some(path) = &self.json {
+            let digests: BTreeMap<_, BTreeMap<_, _>> = cores
+                .iter()
+                .enumerate()
+                .map(|(c, (core, _))| {
+                    let row = subjects.iter().enumerate().filter_map(|(m, subject)| {
+                        Some((subject.name.clone(), streams.get(&(c, m))?.last()?.clone()))
+                    });
+                    (core.name, row.collect())
+                })
+                .collect();
+            let skipped: BTreeMap<_, _> =
+                skipped.iter().map(|(core, reason)| (core.name, reason)).collect();
+            let report = json!({
+                "tokens": self.tokens,
+                "equal": verdict.is_ok(),
+                "digests": digests,
+                "skipped": skipped,
+            });
+            fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        verdict?;
+        ensure!(!self.require || skipped.is_empty(), "cores were skipped");
+        Ok(())
+    }
+
+    fn wanted(&self) -> anyhow::Result<Vec<Core>> {
+        if self.cores.is_empty() {
+            return Ok(CORES.to_vec());
+        }
+        self.cores.iter().map(|name| Core::find(name)).collect()
+    }
+
+    /// Every run that fits, several at once.
+    fn streams(
+        &self,
+        cores: &[(Core, PathBuf)],
+        subjects: &[Subject],
+    ) -> anyhow::Result<BTreeMap<(usize, usize), Stream>> {
+        let tiny_only = |core: &Core| core.name == "m0";
+        let jobs: Vec<(usize, usize)> = (0..subjects.len())
+            .flat_map(|m| (0..cores.len()).map(move |c| (c, m)))
+            .filter(|(c, m)| subjects[*m].tiny || !tiny_only(&cores[*c].0))
+            .collect();
+        let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let tokens = self.tokens.to_string();
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while let Some(&(c, m)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let (core, program) = &cores[c];
+                        let run = Run {
+                            program,
+                            args: &["exactness", &tokens],
+                            window: Some(&subjects[m].image),
+                            count: false,
+                        };
+                        let stream = core
+                            .probe(&run)
+                            .with_context(|| format!("{} on {}", subjects[m].name, core.name))
+                            .map(|output| ((c, m), digests(&output)));
+                        results.lock().unwrap_or_else(|e| e.into_inner()).push(stream);
+                    }
+                });
+            }
+        });
+        results.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().collect()
+    }
+}
+
+fn subjects() -> anyhow::Result<Vec<Subject>> {
+    let mut subjects = Vec::new();
+    for model in MODELS {
+        for (weights, options) in WEIGHTS {
+            subjects.push(Subject {
+                name: format!("{} {weights}", model.name),
+                image: model.image(weights, options)?,
+                tiny: model.tiny,
+                same_as: (weights == "int4-lanes").then(|| subjects.len() - 1),
+            });
+        }
+    }
+    Ok(subjects)
+}
+
+/// The digests among the lines that the probe printed.
+fn digests(output: &str) -> Stream {
+    let lines = output.lines().filter_map(|line| line.strip_prefix("digest "));
+    lines.map(str::to_owned).collect()
+}
+
+/// Compares every run of a model with the first.
+fn verdict(
+    cores: &[(Core, PathBuf)],
+    subjects: &[Subject],
+    streams: &BTreeMap<(usize, usize), Stream>,
+) -> anyhow::Result<()> {
+    let first = |model: usize| streams.iter().find(|((_, m), _)| *m == model);
+    for ((c, m), stream) in streams {
+        let Some(((other, _), expected)) = first(subjects[*m].same_as.unwrap_or(*m)) else {
+            continue;
+        };
+        let differs = stream.iter().zip(expected).find(|(found, expected)| found != expected);
+        let tokens = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        ensure!(!stream.is_empty(), "{} printed no digest", cores[*c].0.name);
+        if let Some((found, _)) = differs {
+            anyhow::bail!(
+                "{} on {} and {}, within the first {} tokens",
+                subjects[*m].name,
+                cores[*c].0.name,
+                cores[*other].0.name,
+                tokens(found)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A row per model, a column per core: the first half of every digest.
+fn table(
+    cores: &[(Core, PathBuf)],
+    subjects: &[Subject],
+    streams: &BTreeMap<(usize, usize), Stream>,
+) -> String {
+    let mut text = String::from("| model |");
+    cores.iter().for_each(|(core, _)| text.push_str(&format!(" {} |", core.name)));
+    text.push_str(&format!("\n|---|{}\n", "---|".repeat(cores.len())));
+    for (m, subject) in subjects.iter().enumerate() {
+        text.push_str(&format!("| {} |", subject.name));
+        for c in 0..cores.len() {
+            let last = streams.get(&(c, m)).and_then(|stream| stream.last());
+            let digest = last.and_then(|line| line.split(' ').nth(1));
+            text.push_str(&format!(" {} |", digest.and_then(|d| d.get(..8)).unwrap_or("")));
+        }
+        text.push('\n');
+    }
+    text
+}
