@@ -6,8 +6,11 @@
 
 use core::fmt;
 
-use super::{Arranged, Generic, Input, Kernel, Lines, room_words};
-use crate::image::{Format, GROUP, pack};
+use super::{Arranged, Generic, Input, Kernel, Keys, Lines, room_words};
+use crate::{
+    image::{Format, GROUP, pack},
+    math,
+};
 
 /// What is tested, by the name of the kernel's function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +19,14 @@ pub enum Operation {
     Rows(Format),
     /// One column.
     Column(Format),
+    /// [`Kernel::wkv7`].
+    Wkv7,
+    /// The square root, by an instruction where the target has one.
+    Sqrt,
 }
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 9] = [
+pub const OPERATIONS: [Operation; 11] = [
     Operation::Rows(Format::F32),
     Operation::Rows(Format::F16),
     Operation::Rows(Format::Int8),
@@ -29,6 +36,8 @@ pub const OPERATIONS: [Operation; 9] = [
     Operation::Column(Format::F16),
     Operation::Column(Format::Int8),
     Operation::Column(Format::Int4),
+    Operation::Wkv7,
+    Operation::Sqrt,
 ];
 
 /// What the weights, scales and inputs of a case are like.
@@ -102,6 +111,8 @@ pub fn run(kernel: impl Kernel, memory: &mut [f32], count: u32) -> Result<(), Di
             let outcome = match operation {
                 Operation::Rows(format) => case.rows(format, kernel, memory),
                 Operation::Column(format) => case.column(format, kernel, memory),
+                Operation::Wkv7 => case.wkv7(kernel, memory),
+                Operation::Sqrt => case.roots(memory),
             };
             if let Err(at) = outcome {
                 return Err(Difference {
@@ -188,9 +199,16 @@ impl Case {
         if kind == Kind::Wide {
             case.rows = case.random.within(1..=2);
             case.cols = WIDEST - case.random.within(0..=GROUP);
-            while case.words(operation) > memory {
-                case.cols -= case.cols / 8;
-            }
+        }
+        if operation == Operation::Wkv7 {
+            case.cols = match case.cols {
+                cols if kind == Kind::Wide => cols.min(256),
+                cols if cols.is_multiple_of(GROUP) => cols.min(64),
+                cols => cols / 3 + 1,
+            };
+        }
+        while case.words(operation) > memory {
+            case.cols -= case.cols.div_ceil(8);
         }
         case
     }
@@ -206,6 +224,8 @@ impl Case {
                 let values = self.cols + pack::groups(self.cols);
                 format.line_words(self.cols) + 2 * values
             }
+            Operation::Wkv7 => self.cols * (2 * self.cols + 8),
+            Operation::Sqrt => 2 * self.cols,
         }
     }
 
@@ -337,6 +357,37 @@ impl Case {
             return compare_bits(bytemuck::cast_slice(expected), bytemuck::cast_slice(found));
         }
         compare(expected, found)
+    }
+
+    /// A head; `cols` is its width.
+    fn wkv7(&mut self, kernel: impl Kernel, memory: &mut [f32]) -> Result<(), At> {
+        let n = self.cols;
+        let mut rest = Rest(memory);
+        let vectors = [(); 6].map(|()| self.fill(rest.take(n)));
+        let [w, k, kk, b, r, v] = vectors.each_ref().map(|x| &**x);
+        let keys = Keys { w, k, kk, b, r };
+        let (expected, found) = (self.fill(rest.take(n * n + n)), rest.take(n * n + n));
+        found.iter_mut().zip(&*expected).for_each(|(y, x)| *y = *x);
+        let (state, y) = expected.split_at_mut(n * n);
+        Generic.wkv7(keys, v, state, y);
+        let (state, y) = found.split_at_mut(n * n);
+        kernel.wkv7(keys, v, state, y);
+        compare(expected, found)
+    }
+
+    /// Square roots of a vector.
+    fn roots(&mut self, memory: &mut [f32]) -> Result<(), At> {
+        let mut rest = Rest(memory);
+        let (expected, found) = (self.fill(rest.take(self.cols)), rest.take(self.cols));
+        found.iter_mut().zip(&*expected).for_each(|(y, x)| *y = math::sqrt(*x));
+        expected.iter_mut().for_each(|x| *x = math::sqrt_by_digits(*x));
+        compare(expected, found)
+    }
+
+    /// Floats of the kind.
+    fn fill<'a>(&mut self, x: &'a mut [f32]) -> &'a mut [f32] {
+        x.iter_mut().for_each(|x| *x = f32::from_bits(self.weight(Format::F32, false)));
+        x
     }
 }
 

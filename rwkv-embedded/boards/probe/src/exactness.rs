@@ -5,10 +5,9 @@ use core::fmt::Write;
 use rwkv_core::{Digest, Image, Model, StateView, exec::Logits, kernel::Kernel, stream::InPlace};
 
 use crate::{
-    Memory,
+    Memory, carve,
     cost::{Cost, Counter},
     failure::Failure,
-    kernels::carve,
     platform::Out,
 };
 

@@ -12,7 +12,7 @@ use rwkv_core::{
 };
 
 use crate::{
-    Memory,
+    Memory, carve,
     cost::{Cost, Counter},
     failure::Failure,
     platform::Out,
@@ -161,21 +161,4 @@ fn report(what: &str, format: &str, bits: u8, [rows, cols]: [usize; 2], cost: Co
 fn input(x: &mut [f32]) {
     let mut random = Random(7);
     x.iter_mut().for_each(|x| *x = random.float());
-}
-
-/// Parts of the arena, one behind the other.
-pub fn carve<const N: usize>(
-    arena: &mut [f32],
-    sizes: [usize; N],
-) -> Result<[&mut [f32]; N], Failure> {
-    let (needed, given) = (sizes.iter().sum(), arena.len());
-    if needed > given {
-        return Err(Failure::Arena { needed, given });
-    }
-    let mut rest = arena;
-    Ok(sizes.map(|size| {
-        let (part, behind) = core::mem::take(&mut rest).split_at_mut(size);
-        rest = behind;
-        part
-    }))
 }

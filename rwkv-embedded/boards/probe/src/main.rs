@@ -13,6 +13,7 @@ mod platform;
 mod cost;
 mod exactness;
 mod failure;
+mod functions;
 mod kernels;
 mod options;
 mod suite;
@@ -33,9 +34,24 @@ struct Memory<'a> {
 fn run(options: &Options<'_>, memory: Memory<'_>, kernel: impl Kernel) -> Result<(), Failure> {
     match options.mode {
         Mode::Exactness => exactness::run(kernel, memory, options.count.unwrap_or(2000)),
+        Mode::Functions => functions::run(kernel, memory),
         Mode::Kernels => kernels::run(kernel, memory),
         Mode::Suite => suite::run(kernel, memory, options.count.unwrap_or(200)),
     }
+}
+
+/// Parts of the arena, one behind the other.
+fn carve<const N: usize>(arena: &mut [f32], sizes: [usize; N]) -> Result<[&mut [f32]; N], Failure> {
+    let (needed, given) = (sizes.iter().sum(), arena.len());
+    if needed > given {
+        return Err(Failure::Arena { needed, given });
+    }
+    let mut rest = arena;
+    Ok(sizes.map(|size| {
+        let (part, behind) = core::mem::take(&mut rest).split_at_mut(size);
+        rest = behind;
+        part
+    }))
 }
 
 #[cfg(not(target_os = "none"))]

@@ -7,6 +7,8 @@ use crate::failure::Failure;
 pub enum Mode {
     /// Run tokens of an image, print digests.
     Exactness,
+    /// Count the instructions of everything else.
+    Functions,
     /// Count the instructions of the matrix kernels.
     Kernels,
     /// Compare the kernels with the reference.
@@ -14,8 +16,12 @@ pub enum Mode {
 }
 
 /// Every mode by its name.
-const MODES: [(&str, Mode); 3] =
-    [("exactness", Mode::Exactness), ("kernels", Mode::Kernels), ("suite", Mode::Suite)];
+const MODES: [(&str, Mode); 4] = [
+    ("exactness", Mode::Exactness),
+    ("functions", Mode::Functions),
+    ("kernels", Mode::Kernels),
+    ("suite", Mode::Suite),
+];
 
 /// The parsed command line.
 #[derive(Debug, Clone, Copy)]
