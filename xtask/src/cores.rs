@@ -118,6 +118,20 @@ impl Core {
         found.with_context(|| format!("there is no core {name}: {}", names()))
     }
 
+    /// The cores of these names, or all if there are none.
+    pub(crate) fn select(names: &[String]) -> anyhow::Result<Vec<Self>> {
+        if names.is_empty() {
+            return Ok(CORES.to_vec());
+        }
+        names.iter().map(|name| Self::find(name)).collect()
+    }
+
+    /// Whether it has multipliers of 16 bits side by side. The others multiply two weights at once
+    /// by an input of 8 bits, or one by a wider one.
+    pub(crate) fn has_wide_multiply(&self) -> bool {
+        !matches!(self.name, "m0" | "m3" | "rv32imac" | "rv32imafc")
+    }
+
     /// Bytes that its window holds.
     pub(crate) const fn room(&self) -> usize {
         match self.machine {
@@ -126,10 +140,18 @@ impl Core {
         }
     }
 
+    /// Whether the mode `functions` fits beside the others.
+    pub(crate) fn has_functions(&self) -> bool {
+        self.name != "m0"
+    }
+
     /// Builds the probe for the core.
     pub(crate) fn build(&self) -> anyhow::Result<PathBuf> {
         let mut build = job::cargo(PROBE);
         build.args(["build", "--quiet", "--release", "--target", self.target]);
+        if !self.has_functions() {
+            build.arg("--no-default-features");
+        }
         job::run(&mut build)?;
         let file = if self.target.starts_with("wasm") { "probe.wasm" } else { "probe" };
         Ok(root().join(PROBE).join("target").join(self.target).join("release").join(file))

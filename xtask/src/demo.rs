@@ -7,8 +7,8 @@ use clap::Parser;
 
 use crate::{job, root, setup};
 
-/// The model that the demo runs.
-pub(crate) const DEFAULT_MODEL: &str = "tunes-v4";
+/// The models that ship.
+pub(crate) const MODELS: [&str; 2] = ["tunes-v4", "tunes-v7"];
 /// The board that the demo runs it on.
 pub(crate) const BOARD: &str = "mps2-an386";
 
@@ -16,7 +16,7 @@ pub(crate) const BOARD: &str = "mps2-an386";
 #[derive(Debug, Parser)]
 pub(crate) struct Demo {
     /// A folder of models/
-    #[arg(long, default_value = DEFAULT_MODEL)]
+    #[arg(long, default_value = MODELS[0])]
     model: String,
     /// Tokens to write
     #[arg(short = 'n', default_value_t = 400)]
@@ -37,7 +37,7 @@ impl Demo {
             );
             "sim".to_owned()
         };
-        let image = image(&self.model, "int8")?;
+        let image = image(&self.model, "int8", &["--weights", "int8"])?;
         let prompt = root().join("models").join(&self.model).join("prompt.txt");
         eprintln!("{} on {device}:\n", self.model);
         let mut validate = rwkv()?;
@@ -64,14 +64,14 @@ pub(crate) fn rwkv() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The image of a shipped model, made anew.
-pub(crate) fn image(model: &str, weights: &str) -> anyhow::Result<PathBuf> {
+/// The image of a shipped model, made anew with options of `rwkv convert` that have a name.
+pub(crate) fn image(model: &str, name: &str, options: &[&str]) -> anyhow::Result<PathBuf> {
     let checkpoint = root().join("models").join(model).join(format!("{model}.safetensors"));
     let dir = root().join("target/demo");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let image = dir.join(format!("{model}-{weights}.rwkv"));
+    let image = dir.join(format!("{model}-{name}.rwkv"));
     let mut convert = rwkv()?;
-    convert.arg("convert").arg(checkpoint).arg("-o").arg(&image).args(["--weights", weights]);
-    job::run(&mut convert)?;
+    convert.arg("convert").arg(checkpoint).arg("-o").arg(&image).args(options);
+    job::output(&mut convert)?;
     Ok(image)
 }

@@ -1,23 +1,14 @@
 //! `cargo xtask exactness`: the same bits on every core.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use serde_json::json;
 
 use crate::{
-    cores::{CORES, Core, Run},
-    setup,
+    cores::{Core, Run},
+    job, setup,
     synthetic::{MODELS, WEIGHTS},
 };
 
@@ -55,7 +46,7 @@ impl Exactness {
         setup::rust()?;
         let subjects = subjects()?;
         let (mut cores, mut skipped) = (Vec::new(), Vec::new());
-        for core in self.wanted()? {
+        for core in Core::select(&self.cores)? {
             match core.missing() {
                 Some(reason) => skipped.push((core, reason)),
                 None => cores.push((core, core.build()?)),
@@ -99,13 +90,6 @@ impl Exactness {
         Ok(())
     }
 
-    fn wanted(&self) -> anyhow::Result<Vec<Core>> {
-        if self.cores.is_empty() {
-            return Ok(CORES.to_vec());
-        }
-        self.cores.iter().map(|name| Core::find(name)).collect()
-    }
-
     /// Every run that fits, several at once.
     fn streams(
         &self,
@@ -117,29 +101,16 @@ impl Exactness {
             .flat_map(|m| (0..cores.len()).map(move |c| (c, m)))
             .filter(|(c, m)| subjects[*m].tiny || !tiny_only(&cores[*c].0))
             .collect();
-        let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let tokens = self.tokens.to_string();
-        thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-                scope.spawn(|| {
-                    while let Some(&(c, m)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let (core, program) = &cores[c];
-                        let run = Run {
-                            program,
-                            args: &["exactness", &tokens],
-                            window: Some(&subjects[m].image),
-                            count: false,
-                        };
-                        let stream = core
-                            .probe(&run)
-                            .with_context(|| format!("{} on {}", subjects[m].name, core.name))
-                            .map(|output| ((c, m), digests(&output)));
-                        results.lock().unwrap_or_else(|e| e.into_inner()).push(stream);
-                    }
-                });
-            }
-        });
-        results.into_inner().unwrap_or_else(|e| e.into_inner()).into_iter().collect()
+        let streams = job::parallel(&jobs, |(c, m)| {
+            let ((core, program), subject) = (&cores[*c], &subjects[*m]);
+            let args = ["exactness", &tokens];
+            let run = Run { program, args: &args, window: Some(&subject.image), count: false };
+            let output = core.probe(&run);
+            let output = output.with_context(|| format!("{} on {}", subject.name, core.name))?;
+            Ok(digests(&output))
+        })?;
+        Ok(jobs.into_iter().zip(streams).collect())
     }
 }
 

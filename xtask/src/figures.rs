@@ -6,15 +6,10 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::{
-    demo::{BOARD, image, rwkv},
+    demo::{BOARD, MODELS, image, rwkv},
+    document::{grouped, replace},
     job, root, setup,
 };
-
-const START: &str = "<!-- figures -->";
-const END: &str = "<!-- /figures -->";
-
-/// The models that ship.
-const MODELS: [&str; 2] = ["tunes-v4", "tunes-v7"];
 
 /// Runs every model on the emulated board and puts the table into the README.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -29,17 +24,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
             table.push_str(&row(model, weights)?);
         }
     }
-    let path = root().join("README.md");
-    let readme = fs::read_to_string(&path).context("cannot read README.md")?;
-    let (before, rest) = readme.split_once(START).context("README.md has no figures mark")?;
-    let (_, after) = rest.split_once(END).context("README.md has no end of figures mark")?;
-    fs::write(&path, format!("{before}{START}\n{table}{END}{after}"))?;
+    replace("README.md", "figures", &table)?;
     print!("{table}");
     Ok(())
 }
 
 fn row(model: &str, weights: &str) -> anyhow::Result<String> {
-    let image = image(model, weights)?;
+    let image = image(model, weights, &["--weights", weights])?;
     let size = fs::metadata(&image)?.len();
     let prompt = root().join("models").join(model).join("prompt.txt");
     let mut validate = rwkv()?;
@@ -60,17 +51,4 @@ fn row(model: &str, weights: &str) -> anyhow::Result<String> {
         field("/memory/statics")?,
         field("/instructions_per_token/median")?,
     ))
-}
-
-/// A number with its thousands set apart.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(c);
-    }
-    text
 }

@@ -1,6 +1,15 @@
 //! Running other programs, with errors that name the command.
 
-use std::{ffi::OsStr, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::Command,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use anyhow::{Context, bail};
 
@@ -39,6 +48,32 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("{} ended with {}\n{}", shown(command), output.status, text.concat());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Does one thing for every item, several at once; the results are in the order of the items.
+pub(crate) fn parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let results: Vec<Mutex<Option<anyhow::Result<R>>>> =
+        items.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let (Some(item), Some(slot)) = (items.get(index), results.get(index)) else {
+                        break;
+                    };
+                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(work(item));
+                }
+            });
+        }
+    });
+    let results = results.into_iter();
+    let done = results.filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner));
+    done.collect()
 }
 
 /// A command as one would type it.

@@ -1,12 +1,15 @@
 //! The project's jobs.
 
+mod bench;
 mod cores;
 mod demo;
+mod document;
 mod exactness;
 mod figures;
 mod job;
 mod probe;
 mod setup;
+mod suite;
 mod synthetic;
 mod test;
 
@@ -24,6 +27,10 @@ enum Job {
     Probe(probe::Probe),
     /// Run random models on every core and compare the bits of state and logits
     Exactness(exactness::Exactness),
+    /// Count the instructions of the kernels and of tokens on every emulated board
+    Bench(bench::Bench),
+    /// Compare the kernels of every core with the scalar reference, bit for bit
+    Suite(suite::Suite),
     /// Run everything that CI runs
     Test,
     /// Check formatting and lints of all workspaces
@@ -37,6 +44,8 @@ fn main() -> ExitCode {
         Job::Demo(demo) => demo.run(),
         Job::Probe(probe) => probe.run(),
         Job::Exactness(exactness) => exactness.run(),
+        Job::Bench(bench) => bench.run(),
+        Job::Suite(suite) => suite.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
         Job::Figures => figures::run(),

@@ -1,8 +1,10 @@
-//! `exactness N`: the bits of N tokens, and what a token costs.
+//! `exactness N`: the bits of N tokens. `tokens N`: what they cost.
 
 use core::fmt::Write;
 
-use rwkv_core::{Digest, Image, Model, StateView, exec::Logits, kernel::Kernel, stream::InPlace};
+use rwkv_core::{
+    Digest, Header, Image, Model, StateView, exec::Logits, kernel::Kernel, stream::InPlace,
+};
 
 use crate::{
     Memory, carve,
@@ -17,40 +19,68 @@ const STRIDE: u32 = 100;
 /// Runs `count` tokens of the image in the window, the same ones on every machine, and prints the
 /// digest of all that they left behind.
 pub fn run(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
-    let image = Image::open_prefix(memory.window)?;
-    let header = *image.header();
-    let sizes = [header.state_words(), header.scratch_words as usize, header.dims.vocab as usize];
-    let [state, scratch, logits] = carve(memory.arena, sizes)?;
-
     let mut broken = false;
-    let mut state = StateView::over(&header, state, &mut broken)?;
-    state.reset(&header);
-    let mut model = Model::with_kernel(header, InPlace::new(image.words()), scratch, kernel)?;
-    let counter = Counter::new();
-    let (mut stream, mut cost) = (Digest::default(), Cost::default());
+    let mut session = Session::new(kernel, memory, &mut broken)?;
+    let mut stream = Digest::default();
     for (index, token) in text().take(count as usize).enumerate() {
-        let token = token % header.dims.vocab;
-        let mut step = || model.step(state.reborrow(), token, &mut *logits);
-        match &counter {
-            Some(counter) => {
-                let (once, result) = counter.once(step);
-                result?;
-                cost.add(once);
-            }
-            None => step()?,
-        }
+        session.step(token % session.header.dims.vocab)?;
         let mut digest = Digest::default();
-        digest.push(0, logits);
-        stream.fold(index as u32, Digest::token(&header, &state, digest)?);
+        digest.push(0, session.logits);
+        stream.fold(index as u32, Digest::token(&session.header, &session.state, digest)?);
         let done = index as u32 + 1;
         if done.is_multiple_of(STRIDE) || done == count {
             let _ = writeln!(Out, "digest {done} {:08x}{:08x}", stream.0, stream.1);
         }
     }
-    if counter.is_some() {
-        let _ = writeln!(Out, "instructions-per-token {}", cost.per(1));
-    }
     Ok(())
+}
+
+/// Lets the model continue its own text for `count` tokens, the likeliest each, and prints what a
+/// token costs on the way to its logits.
+pub fn tokens(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
+    let counter = Counter::new().ok_or(Failure::NoCounter)?;
+    let mut broken = false;
+    let mut session = Session::new(kernel, memory, &mut broken)?;
+    let (mut token, mut cost) = (u32::from(b'X'), Cost::default());
+    for _ in 0..count {
+        let (once, result) = counter.once(|| session.step(token));
+        result?;
+        cost.add(once);
+        let better = |best: usize, (i, logit): (usize, &f32)| {
+            if session.logits.get(best).is_some_and(|best| logit > best) { i } else { best }
+        };
+        token = session.logits.iter().enumerate().fold(0, better) as u32;
+    }
+    let _ = writeln!(Out, "instructions-per-token {}", cost.per(1));
+    Ok(())
+}
+
+/// A model with its state and logits.
+struct Session<'a, K> {
+    header: Header,
+    model: Model<'a, InPlace<'a>, K>,
+    state: StateView<'a>,
+    logits: &'a mut [f32],
+}
+
+impl<'a, K: Kernel> Session<'a, K> {
+    fn new(kernel: K, memory: Memory<'a>, broken: &'a mut bool) -> Result<Self, Failure> {
+        let image = Image::open_prefix(memory.window)?;
+        let header = *image.header();
+        let words =
+            [header.state_words(), header.scratch_words as usize, header.dims.vocab as usize];
+        let [state, scratch, logits] = carve(memory.arena, words)?;
+        let mut state = StateView::over(&header, state, broken)?;
+        state.reset(&header);
+        let model = Model::with_kernel(header, InPlace::new(image.words()), scratch, kernel)?;
+        Ok(Self { header, model, state, logits })
+    }
+
+    /// One copy for both modes: a `microbit` has no flash for two.
+    #[inline(never)]
+    fn step(&mut self, token: u32) -> Result<(), Failure> {
+        Ok(self.model.step(self.state.reborrow(), token, &mut *self.logits)?)
+    }
 }
 
 /// Bytes without meaning, the same every time.

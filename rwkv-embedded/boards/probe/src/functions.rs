@@ -5,8 +5,6 @@ use core::{fmt::Write, hint::black_box};
 
 use micromath::F32;
 use rwkv_core::{
-    Digest,
-    exec::Logits,
     kernel::{Kernel, cases::Random},
     math,
     op::{self, Head7, Quantiser, Shift},
@@ -150,23 +148,4 @@ fn operations(kernel: impl Kernel, counter: &Counter, arena: &mut [f32]) -> Resu
     });
     say("wkv7", cost.less(copies), HEAD * HEAD);
     Ok(())
-}
-
-/// The bits of every function over many inputs: equal on every machine.
-pub fn digest() -> Digest {
-    let functions =
-        [math::exp, math::ln, math::tanh, math::sigmoid, math::softplus, math::sqrt, math::rsqrt];
-    let (mut digest, mut random) = (Digest::default(), Random(3));
-    for position in 0..4096 {
-        // Every bit pattern, and the range in which the functions bend.
-        let word = random.word();
-        let x = if position % 2 == 0 { f32::from_bits(word) } else { near(word) };
-        for (index, f) in functions.iter().enumerate() {
-            let y = f(x);
-            // No bits of a NaN are part of the norm.
-            let y = if y.is_nan() { 0.0 } else { y };
-            digest.push(position * functions.len() as u32 + index as u32, &[y]);
-        }
-    }
-    digest
 }

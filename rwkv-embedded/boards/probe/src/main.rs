@@ -13,6 +13,7 @@ mod platform;
 mod cost;
 mod exactness;
 mod failure;
+#[cfg(feature = "functions")]
 mod functions;
 mod kernels;
 mod options;
@@ -34,9 +35,11 @@ struct Memory<'a> {
 fn run(options: &Options<'_>, memory: Memory<'_>, kernel: impl Kernel) -> Result<(), Failure> {
     match options.mode {
         Mode::Exactness => exactness::run(kernel, memory, options.count.unwrap_or(2000)),
+        #[cfg(feature = "functions")]
         Mode::Functions => functions::run(kernel, memory),
         Mode::Kernels => kernels::run(kernel, memory),
         Mode::Suite => suite::run(kernel, memory, options.count.unwrap_or(200)),
+        Mode::Tokens => exactness::tokens(kernel, memory, options.count.unwrap_or(32)),
     }
 }
 

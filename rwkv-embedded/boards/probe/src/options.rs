@@ -8,19 +8,24 @@ pub enum Mode {
     /// Run tokens of an image, print digests.
     Exactness,
     /// Count the instructions of everything else.
+    #[cfg(feature = "functions")]
     Functions,
     /// Count the instructions of the matrix kernels.
     Kernels,
     /// Compare the kernels with the reference.
     Suite,
+    /// Count the instructions of tokens.
+    Tokens,
 }
 
 /// Every mode by its name.
-const MODES: [(&str, Mode); 4] = [
+const MODES: &[(&str, Mode)] = &[
     ("exactness", Mode::Exactness),
+    #[cfg(feature = "functions")]
     ("functions", Mode::Functions),
     ("kernels", Mode::Kernels),
     ("suite", Mode::Suite),
+    ("tokens", Mode::Tokens),
 ];
 
 /// The parsed command line.
