@@ -7,6 +7,7 @@ mod document;
 mod exactness;
 mod figures;
 mod job;
+mod panics;
 mod probe;
 mod setup;
 mod suite;
@@ -23,6 +24,8 @@ use clap::Parser;
 enum Job {
     /// Let the emulated Cortex-M4 write a tune, and prove every bit of it
     Demo(demo::Demo),
+    /// Check that no kernel reaches a panic or an allocator
+    Panics,
     /// Run a mode of the probe on a core
     Probe(probe::Probe),
     /// Run random models on every core and compare the bits of state and logits
@@ -42,6 +45,7 @@ enum Job {
 fn main() -> ExitCode {
     let result = match Job::parse() {
         Job::Demo(demo) => demo.run(),
+        Job::Panics => panics::run(),
         Job::Probe(probe) => probe.run(),
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),

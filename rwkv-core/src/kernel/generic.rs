@@ -56,7 +56,7 @@ impl Kernel for Generic {
         let line = Format::Int4.line_words(groups * GROUP).max(1);
         let rows = lines.words.chunks_exact(line).zip(lines.scales);
         for (y, (row, scale)) in out.iter_mut().zip(rows) {
-            let (subs, row) = row.split_at(line - groups * 4);
+            let (subs, row) = row.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
             let subs: &[u8] = bytemuck::cast_slice(subs);
             let groups = row.as_chunks::<4>().0.iter().zip(elements(x).as_chunks::<GROUP>().0);
             let mut acc = 0i32;
@@ -72,7 +72,7 @@ impl Kernel for Generic {
         let pair = 2 * Format::Int4Lanes.line_words(groups * GROUP).max(1);
         let rows = lines.words.chunks_exact(pair).zip(lines.scales.chunks(2));
         for (y, (row, scales)) in out.chunks_mut(2).zip(rows) {
-            let (subs, row) = row.split_at(pair - groups * 8);
+            let (subs, row) = row.split_at_checked(2 * groups.div_ceil(4)).unwrap_or_default();
             let subs: &[[u8; 2]] = bytemuck::cast_slice(subs);
             let groups = row.as_chunks::<8>().0.iter().zip(elements(x).as_chunks::<GROUP>().0);
             let mut acc = [0i32; 2];

@@ -66,13 +66,13 @@ fn block<const B: usize>(
     n: usize,
 ) {
     let mut sa = [0.0; B];
-    for (row, kk) in state.chunks(n).zip(keys.kk) {
+    for (row, kk) in state.chunks(n.max(1)).zip(keys.kk) {
         let Some(row) = row.first_chunk::<B>() else { continue };
         sa.iter_mut().zip(row).for_each(|(sa, s)| *sa += s * kk);
     }
     let mut sum = [0.0; B];
     let scalars = keys.w.iter().zip(keys.k).zip(keys.b).zip(keys.r);
-    for (row, (((&w, &k), &b), &r)) in state.chunks_mut(n).zip(scalars) {
+    for (row, (((&w, &k), &b), &r)) in state.chunks_mut(n.max(1)).zip(scalars) {
         let Some(row) = row.first_chunk_mut::<B>() else { continue };
         // A copy, since a store to the row could change what lies behind the other references.
         let mut s = *row;
