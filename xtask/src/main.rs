@@ -10,6 +10,7 @@ mod job;
 mod panics;
 mod probe;
 mod setup;
+mod size;
 mod suite;
 mod synthetic;
 mod test;
@@ -32,6 +33,8 @@ enum Job {
     Exactness(exactness::Exactness),
     /// Count the instructions of the kernels and of tokens on every emulated board
     Bench(bench::Bench),
+    /// Measure what rwkv-core takes of a board's flash and write the table in the README
+    Size,
     /// Compare the kernels of every core with the scalar reference, bit for bit
     Suite(suite::Suite),
     /// Run everything that CI runs
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Job::Probe(probe) => probe.run(),
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),
+        Job::Size => size::run(),
         Job::Suite(suite) => suite.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),

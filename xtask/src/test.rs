@@ -2,12 +2,18 @@
 
 use std::time::Instant;
 
-use crate::{demo::Demo, job, setup};
+use crate::{
+    bench::Bench, cores::PROBE, demo::Demo, exactness::Exactness, job, panics, setup, suite::Suite,
+};
 use anyhow::Context;
 use clap::Parser;
 
-/// The packages outside the root workspace.
+/// The agents, packages outside the root workspace.
 const BOARDS: [&str; 1] = ["rwkv-embedded/boards/mps2-an386"];
+
+/// Of the probe's targets, one of each kind of code that it has.
+const PROBE_KINDS: [&str; 3] =
+    ["thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf", "wasm32-wasip1"];
 
 type Step = (String, Box<dyn Fn() -> anyhow::Result<()>>);
 
@@ -28,6 +34,17 @@ fn lints() -> Vec<Step> {
     for board in BOARDS {
         steps.push(cargo(board, &["fmt", "--check"]));
         steps.push(cargo(board, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
+    }
+    steps.push(cargo(PROBE, &["fmt", "--check"]));
+    for target in PROBE_KINDS {
+        steps.push(step(format!("cargo clippy in {PROBE} for {target}"), move || {
+            let mut clippy = job::cargo(PROBE);
+            clippy.args(["clippy", "--quiet", "--release", "--target", target]);
+            if target.contains("-none-") {
+                clippy.args(["--features", "size"]);
+            }
+            job::run(clippy.args(["--", "-D", "warnings"]))
+        }));
     }
     steps.push(step("cargo doc", || {
         let mut doc = job::cargo(".");
@@ -75,6 +92,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     steps.push(cargo(".", &["test", "--workspace", "--no-fail-fast"]));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
+    steps.push(step("cargo xtask panics", panics::run));
+    steps.push(step("cargo xtask suite", || {
+        Suite::try_parse_from(["suite", "--cases", "96", "--require"])?.run()
+    }));
+    steps.push(step("cargo xtask exactness", || {
+        Exactness::try_parse_from(["exactness", "--tokens", "24", "--require"])?.run()
+    }));
+    steps.push(step("cargo xtask bench", || Bench::try_parse_from(["bench", "--check"])?.run()));
     all(steps)
 }
 
