@@ -7,6 +7,7 @@
 //! - [`eval`] says how close an image is to its checkpoint;
 //! - [`device`] talks to a simulated, emulated or real board;
 //! - [`validate`] compares host and device after every token;
+//! - [`profile`] tells where the time of a token goes;
 //! - [`cli`] is the tool `rwkv`.
 
 #![deny(unsafe_code)]
@@ -19,4 +20,5 @@ pub mod eval;
 pub mod file;
 pub mod memory;
 pub mod prefill;
+pub mod profile;
 pub mod validate;

@@ -9,6 +9,7 @@ mod figures;
 mod job;
 mod panics;
 mod probe;
+mod profile;
 mod setup;
 mod size;
 mod suite;
@@ -43,6 +44,8 @@ enum Job {
     Lint,
     /// Measure every shipped model on the emulated board and write the table in the README
     Figures,
+    /// Say what an emulated board spends a token of a shipped model on
+    Profile(profile::Profile),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
         Job::Figures => figures::run(),
+        Job::Profile(profile) => profile.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,12 +6,16 @@
 //! executor. Operations that read weights name the records they expect, in the order in which
 //! they lie in the image.
 
+mod logits;
 pub mod record;
 mod rows;
 mod step;
+mod work;
 
+pub use logits::Logits;
 pub use rows::{Lane, TILE_ROWS};
-pub use step::{Columns, Logits, Step, check, finite};
+pub use step::{Columns, Step, check, finite};
+pub use work::{Part, Work};
 
 use crate::{
     image::{Dims, Id},

@@ -3,7 +3,7 @@
 use core::slice;
 
 use super::{
-    Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7,
+    Bump, Carry, Executor, Input, Lane, Logits, Output, Part, Shifted, Span, TILE_ROWS, Wkv7, Work,
     record::{columns_room, product_room},
 };
 use crate::{
@@ -15,97 +15,6 @@ use crate::{
     state::StateView,
     stream::Stream,
 };
-
-/// Where logits go, run by run in the order of token ids, so that no buffer need hold them all.
-pub trait Logits {
-    /// Whether anybody looks: if not, the head is not computed.
-    const WANTED: bool = true;
-
-    /// Whether there is room for so many; asked before a token is computed.
-    fn fits(&self, vocab: u32) -> bool {
-        let _ = vocab;
-        true
-    }
-
-    /// Takes the logits of the tokens from `first` on. All are finite.
-    fn push(&mut self, first: u32, logits: &[f32]);
-}
-
-/// Nobody looks: for a prompt's tokens but the last.
-impl Logits for () {
-    const WANTED: bool = false;
-
-    fn push(&mut self, _: u32, _: &[f32]) {}
-}
-
-/// Both look.
-impl<A: Logits, B: Logits> Logits for (A, B) {
-    const WANTED: bool = A::WANTED || B::WANTED;
-
-    fn fits(&self, vocab: u32) -> bool {
-        self.0.fits(vocab) && self.1.fits(vocab)
-    }
-
-    fn push(&mut self, first: u32, logits: &[f32]) {
-        self.0.push(first, logits);
-        self.1.push(first, logits);
-    }
-}
-
-impl<L: Logits> Logits for &mut L {
-    const WANTED: bool = L::WANTED;
-
-    fn fits(&self, vocab: u32) -> bool {
-        (**self).fits(vocab)
-    }
-
-    fn push(&mut self, first: u32, logits: &[f32]) {
-        (**self).push(first, logits);
-    }
-}
-
-/// Somebody looks, perhaps.
-impl<L: Logits> Logits for Option<L> {
-    const WANTED: bool = L::WANTED;
-
-    fn fits(&self, vocab: u32) -> bool {
-        self.as_ref().is_none_or(|sink| sink.fits(vocab))
-    }
-
-    fn push(&mut self, first: u32, logits: &[f32]) {
-        if let Some(sink) = self {
-            sink.push(first, logits);
-        }
-    }
-}
-
-/// A buffer for all of them.
-impl Logits for [f32] {
-    fn fits(&self, vocab: u32) -> bool {
-        self.len() >= vocab as usize
-    }
-
-    fn push(&mut self, first: u32, logits: &[f32]) {
-        let rest = self.get_mut(first as usize..).unwrap_or_default();
-        rest.iter_mut().zip(logits).for_each(|(y, x)| *y = *x);
-    }
-}
-
-impl Logits for &mut [f32] {
-    fn fits(&self, vocab: u32) -> bool {
-        (**self).fits(vocab)
-    }
-
-    fn push(&mut self, first: u32, logits: &[f32]) {
-        (**self).push(first, logits);
-    }
-}
-
-impl Logits for crate::sampler::Sampler {
-    fn push(&mut self, first: u32, logits: &[f32]) {
-        self.push(first, logits);
-    }
-}
 
 /// What is compared before the first operation, so that the state is untouched by these errors.
 ///
@@ -147,6 +56,7 @@ pub struct Step<'a, S, K, L> {
     bump: Bump,
     token: u32,
     layer: usize,
+    section: u16,
     kernel: K,
     columns: Columns,
 }
@@ -193,6 +103,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
             bump: Bump::default(),
             token,
             layer: 0,
+            section: 0,
             kernel,
             columns: Columns::default(),
         };
@@ -234,8 +145,11 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         input: Span,
         mut visit: impl FnMut(&mut Lane<'_>, &mut L, usize, &mut [f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let work = |part| Work { section: self.section, id: Some(shape.id), part };
+        let [quantise, rows_done, store] = [Part::Quantise, Part::Rows, Part::Store].map(work);
         let record = self.record(shape).await?;
         let arranged = self.lane.arrange(self.kernel, &record, input, record.cols as usize)?;
+        self.logits.spent(quantise);
         for (start, rows) in record.tiles() {
             let tile = block(&mut self.stream, record.tile_words(rows)).await?;
             for first in (0..rows).step_by(TILE_ROWS) {
@@ -243,10 +157,34 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
                 let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
                 let place = (first, rows);
                 self.lane.rows(self.kernel, &record, tile, place, (input, arranged), y)?;
+                self.logits.spent(rows_done);
                 visit(&mut self.lane, &mut self.logits, start + first, y)?;
+                self.logits.spent(store);
             }
         }
         Ok(())
+    }
+
+    /// The token shift, or a copy, of a product's input.
+    async fn fill(&mut self, x: Input, out: Span) -> Result<(), Error> {
+        let s = match x {
+            Input::Plain(x) => return self.lane.copy(x, out),
+            Input::Shifted(s) => s,
+        };
+        let (dims, layer) = (self.header.dims, self.layer);
+        let shape = Shape::vectors(s.id, s.x.len() as u32, 1);
+        self.vectors(shape, |lane, state, first, mix| {
+            let [shift, _] = state.layer_mut(&dims, layer);
+            let previous = carry_row(shift, s.previous)?.get(first..).ok_or(Error::Internal)?;
+            let [x, out] = lane.split([s.x.part(first, mix.len()), out.part(first, mix.len())])?;
+            op::shift(s.kind, x, previous, mix, out);
+            Ok(())
+        })
+        .await
+    }
+
+    fn spent(&mut self, id: impl Into<Option<Id>>, part: Part) {
+        self.logits.spent(Work { section: self.section, id: id.into(), part });
     }
 
     fn room(&mut self, words: u32) -> Span {
@@ -311,11 +249,13 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let row = checked::<S>(row, at)?;
         op::dequantise(&record, row, self.lane.get_mut(out)?);
         self.stream.seek(self.header.layers_offset as usize / 4).await?;
+        self.spent(Id::Embedding, Part::Embed);
         Ok(())
     }
 
     async fn layer(&mut self, layer: u32) -> Result<(), Error> {
         self.layer = layer as usize;
+        self.section = layer as u16 + 1;
         self.next_section().await
     }
 
@@ -334,29 +274,21 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             }
             Ok(())
         })
-        .await
+        .await?;
+        self.spent(id, Part::Norm);
+        Ok(())
     }
 
     async fn shift(&mut self, s: Shifted, out: Span) -> Result<(), Error> {
-        let (dims, layer) = (self.header.dims, self.layer);
-        let shape = Shape::vectors(s.id, s.x.len() as u32, 1);
-        self.vectors(shape, |lane, state, first, mix| {
-            let [shift, _] = state.layer_mut(&dims, layer);
-            let previous = carry_row(shift, s.previous)?.get(first..).ok_or(Error::Internal)?;
-            let [x, out] = lane.split([s.x.part(first, mix.len()), out.part(first, mix.len())])?;
-            op::shift(s.kind, x, previous, mix, out);
-            Ok(())
-        })
-        .await
+        self.fill(Input::Shifted(s), out).await?;
+        self.spent(s.id, Part::Shift);
+        Ok(())
     }
 
     async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), Error> {
         let input = self.room(product_room(x.len()));
-        let filled = input.part(0, x.len());
-        match x {
-            Input::Plain(x) => self.lane.copy(x, filled)?,
-            Input::Shifted(s) => self.shift(s, filled).await?,
-        }
+        self.fill(x, input.part(0, x.len())).await?;
+        self.spent(id, Part::Shift);
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
         self.rows(shape, input, |lane, _, first, y| lane.store(out, first, y)).await
     }
@@ -372,6 +304,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let shape = Shape::columns(id, x.len() as u32, k.len() as u32);
         let record = self.record(shape).await?;
         let scale = self.lane.open_columns(&record, k, acc)?;
+        self.spent(id, Part::Quantise);
         let column = 1 + record.line_words();
         let mut at = 0;
         while let Some(index) = self.lane.next_live(&record, k, at)? {
@@ -387,6 +320,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             self.stream.skip((k.len() - at) * column).await?;
         }
         self.columns.all += k.len() as u64;
+        self.spent(id, Part::Columns);
         if record.scale_words() > 0 {
             for (first, rows) in record.tiles() {
                 let scales = block(&mut self.stream, 1 + rows).await?;
@@ -394,7 +328,9 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
                 self.lane.rescale(&record, acc, first, scales, scale)?;
             }
         }
-        self.lane.add_gated(acc.part(0, x.len()), gate, x)
+        self.lane.add_gated(acc.part(0, x.len()), gate, x)?;
+        self.spent(id, Part::Store);
+        Ok(())
     }
 
     async fn bias(&mut self, id: Id, x: Span, f: Activation) -> Result<(), Error> {
@@ -405,21 +341,28 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             f.apply(x);
             Ok(())
         })
-        .await
+        .await?;
+        self.spent(id, Part::Bias);
+        Ok(())
     }
 
     fn copy(&mut self, x: Span, out: Span) -> Result<(), Error> {
-        self.lane.copy(x, out)
+        self.lane.copy(x, out)?;
+        self.spent(None, Part::Move);
+        Ok(())
     }
 
     fn lerp(&mut self, x: Span, target: Span, weight: Span) -> Result<(), Error> {
-        self.lane.lerp(x, target, weight)
+        self.lane.lerp(x, target, weight)?;
+        self.spent(None, Part::Move);
+        Ok(())
     }
 
     fn keep(&mut self, x: Span, previous: Carry) -> Result<(), Error> {
         let [shift, _] = self.state.layer_mut(&self.header.dims, self.layer);
         let row = carry_row(shift, previous)?;
         row.iter_mut().zip(self.lane.get(x)?).for_each(|(y, x)| *y = *x);
+        self.spent(None, Part::Move);
         Ok(())
     }
 
@@ -430,7 +373,9 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             let [_, recurrent] = state.layer_mut(&dims, layer);
             lane.wkv4(params, first, [k, v, r], recurrent)
         })
-        .await
+        .await?;
+        self.spent(Id::AttWkv4, Part::Recurrence);
+        Ok(())
     }
 
     async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), Error> {
@@ -444,17 +389,21 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             let [_, recurrent] = state.layer_mut(&dims, layer);
             lane.wkv7(kernel, (first, params), vectors, room, dims.group_norm_eps, recurrent)
         })
-        .await
+        .await?;
+        self.spent(Id::AttWkv7, Part::Recurrence);
+        Ok(())
     }
 
     async fn head(&mut self, x: Span) -> Result<(), Error> {
         if !L::WANTED {
             return finite(self.lane.get(x)?);
         }
+        self.section = self.header.dims.layers as u16 + 1;
         self.next_section().await?;
         self.layer_norm(Id::LnOut, x, x).await?;
         let input = self.room(product_room(x.len()));
         self.lane.copy(x, input.part(0, x.len()))?;
+        self.spent(Id::Head, Part::Shift);
         let shape = Shape::matrix(Id::Head, self.header.dims.vocab, x.len() as u32);
         self.rows(shape, input, |_, logits, first, y| {
             finite(y)?;

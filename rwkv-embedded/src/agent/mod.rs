@@ -10,6 +10,7 @@
 
 pub mod frame;
 pub mod protocol;
+mod watch;
 
 use embedded_io::{Read, Write};
 use rwkv_core::{
@@ -22,6 +23,7 @@ use frame::{Decoder, encode};
 use protocol::{
     AgentError, ImageInfo, Info, MAX_FRAME, Memory, PROTOCOL_VERSION, Reply, Request, Tick, Token,
 };
+use watch::Watch;
 
 /// Bytes taken from the transport at once, at most.
 const CHUNK: usize = 64;
@@ -152,10 +154,16 @@ impl<'a, B: Board> Agent<'a, B> {
             Request::Info | Request::Halt => Ok(()),
             Request::Reset(config) => session.reset(config),
             Request::Feed(tokens) => {
-                return feed(session, board, transport, tokens.iter().map(|token| Some(*token)));
+                let watch = Watch::new(board, transport, false);
+                return feed(session, watch, tokens.iter().map(|token| Some(*token)));
             }
             Request::Generate { count } => {
-                return feed(session, board, transport, (0..count).map(|_| None));
+                let watch = Watch::new(board, transport, false);
+                return feed(session, watch, (0..count).map(|_| None));
+            }
+            Request::Profile(tokens) => {
+                let watch = Watch::new(board, transport, true);
+                return feed(session, watch, tokens.iter().map(|token| Some(*token)));
             }
             Request::Memory => {
                 let (stack, statics) = (board.stack_used(), board.statics());
@@ -225,7 +233,11 @@ impl<'a> Session<'a> {
 
     /// Reads a token, or for `None` the one that the sampler chooses now: random numbers are drawn
     /// for tokens that are generated, and for no others.
-    fn step(&mut self, token: Option<u32>, board: &mut impl Board) -> Result<Token, AgentError> {
+    fn step<B: Board, T: Write>(
+        &mut self,
+        token: Option<u32>,
+        watch: &mut Watch<'_, B, T>,
+    ) -> Result<Token, AgentError> {
         let token = match token {
             Some(token) => token,
             None => self.sampler.finish().map_err(|_| AgentError::NothingRead)?,
@@ -235,12 +247,12 @@ impl<'a> Session<'a> {
         let mut state = state.map_err(AgentError::Model)?;
         let mut logits = Digest::default();
 
-        let start = board.now();
+        let start = watch.start();
         self.sampler.begin();
         self.model
-            .step(state.reborrow(), token, (&mut logits, &mut self.sampler))
+            .step(state.reborrow(), token, ((&mut logits, &mut self.sampler), &mut *watch))
             .map_err(AgentError::Model)?;
-        let ticks = board.now().wrapping_sub(start);
+        let ticks = watch.since(start);
 
         let digest = Digest::token(&header, &state, logits).map_err(|error| {
             state.set_broken(true);
@@ -251,15 +263,16 @@ impl<'a> Session<'a> {
 }
 
 /// Reads tokens and sends what each one gave, up to the first that fails.
-fn feed<T: Write>(
+fn feed<B: Board, T: Write>(
     session: &mut Session<'_>,
-    board: &mut impl Board,
-    transport: &mut T,
+    mut watch: Watch<'_, B, T>,
     tokens: impl Iterator<Item = Option<u32>>,
 ) -> Result<Result<Reply, AgentError>, T::Error> {
     for token in tokens {
-        match session.step(token, board) {
-            Ok(token) => send(transport, &Reply::Token(token))?,
+        let token = session.step(token, &mut watch);
+        watch.finish()?;
+        match token {
+            Ok(token) => send(watch.transport, &Reply::Token(token))?,
             Err(error) => return Ok(Err(error)),
         }
     }

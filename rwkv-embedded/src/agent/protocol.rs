@@ -2,17 +2,20 @@
 //!
 //! A message is [postcard](https://postcard.jamesmunns.com/wire-format), followed by the CRC-32
 //! (ISO-HDLC) of its bytes, little-endian, in one COBS frame that ends with a zero byte. The host
-//! asks, the agent answers with one or more replies; only the last of them is not
-//! [`Reply::Token`].
+//! asks, the agent answers with one or more replies; only the last of them is neither
+//! [`Reply::Token`] nor [`Reply::Spent`].
 
-use rwkv_core::{Digest, Error, image::Version, sampler::SamplerConfig};
+use rwkv_core::{Digest, Error, exec::Part, image::Version, sampler::SamplerConfig};
 use serde::{Deserialize, Serialize};
 
 /// Goes up with every change of the messages.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Tokens in one [`Request::Feed`], at most.
 pub const MAX_FEED: usize = 64;
+
+/// Pieces of work in one [`Reply::Spent`], at most.
+pub const MAX_SPENT: usize = 24;
 
 /// Bytes of the longest frame, its final zero included.
 pub const MAX_FRAME: usize = 384;
@@ -21,7 +24,6 @@ pub const MAX_FRAME: usize = 384;
 /// does not listen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[expect(clippy::large_enum_variant, reason = "there is no heap to put a feed into")]
 pub enum Request {
     /// Who are you? Answered by [`Reply::Info`].
     Info,
@@ -40,6 +42,9 @@ pub enum Request {
     Verify,
     /// Leave the agent: an emulated board ends. Answered by [`Reply::Done`].
     Halt,
+    /// Read these tokens and say what they are spent on. Answered as a feed, with any number of
+    /// [`Reply::Spent`] before each token.
+    Profile(heapless::Vec<u32, MAX_FEED>),
 }
 
 /// What the agent answers.
@@ -56,6 +61,8 @@ pub enum Reply {
     Done,
     /// The request failed.
     Error(AgentError),
+    /// What the coming token was spent on, since the last such reply.
+    Spent(heapless::Vec<Spent, MAX_SPENT>),
 }
 
 /// Who the agent is and what it runs.
@@ -114,6 +121,22 @@ pub struct Token {
     /// Digest of the whole state and of all logits after it.
     pub digest: Digest,
     /// Ticks that it took, the digest of the state left out.
+    pub ticks: u32,
+}
+
+/// What went into one piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Spent {
+    /// 0 for the embedding, then the layers from 1 on, then the head.
+    pub section: u16,
+    /// The code of the operation's record, 0 where none is read.
+    pub id: u8,
+    /// The part of the operation.
+    pub part: Part,
+    /// How often it was done.
+    pub times: u16,
+    /// Ticks that it took, the counting itself included in part.
     pub ticks: u32,
 }
 

@@ -6,9 +6,13 @@ use std::{string::String, vec, vec::Vec};
 
 use embedded_io::ErrorType;
 use proptest::prelude::*;
-use rwkv_core::sampler::Xoshiro128StarStar;
+use rwkv_core::{exec::Part, sampler::Xoshiro128StarStar};
 
-use super::{frame::FrameError, protocol::MAX_FEED, *};
+use super::{
+    frame::FrameError,
+    protocol::{MAX_FEED, MAX_SPENT, Spent},
+    *,
+};
 
 struct Bench;
 
@@ -105,12 +109,13 @@ fn without_an_image_it_answers_and_halts() {
         Request::Generate { count: u8::MAX },
         Request::Memory,
         Request::Verify,
+        Request::Profile([1, 2, 3].as_slice().try_into().unwrap()),
         Request::Halt,
     ];
     let input: Vec<u8> = requests.iter().flat_map(frame).collect();
     let bad = Reply::Error(AgentError::Model(ImageError::Magic.into()));
     let mut expected = vec![info(ImageError::Magic)];
-    expected.resize(6, bad);
+    expected.resize(7, bad);
     expected.push(Reply::Done);
     assert_eq!(talk(&ERASED, &input, 64), (End::Halted, expected));
 }
@@ -190,6 +195,10 @@ fn the_longest_messages_fit_a_frame() {
         image: Ok(image),
     };
     encode(&Reply::Info(info), &mut buffer).unwrap();
+    let (section, part) = (u16::MAX, Part::Move);
+    let most = Spent { section, id: u8::MAX, part, times: u16::MAX, ticks: u32::MAX };
+    let spent = Reply::Spent([most; MAX_SPENT].as_slice().try_into().unwrap());
+    encode(&spent, &mut buffer).unwrap();
 }
 
 #[test]
@@ -204,6 +213,7 @@ fn a_short_buffer_is_an_error() {
 
 fn request() -> impl Strategy<Value = Request> {
     let feed = prop::collection::vec(any::<u32>(), 0..=MAX_FEED);
+    let profile = feed.clone();
     prop_oneof![
         Just(Request::Info),
         Just(Request::Memory),
@@ -211,6 +221,7 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Halt),
         any::<u8>().prop_map(|count| Request::Generate { count }),
         feed.prop_map(|tokens| Request::Feed(tokens.as_slice().try_into().unwrap())),
+        profile.prop_map(|tokens| Request::Profile(tokens.as_slice().try_into().unwrap())),
         (0.0..2.0_f32, 0..64_u16, 0.0..1.0_f32, any::<u64>()).prop_map(
             |(temperature, top_k, top_p, seed)| {
                 Request::Reset(SamplerConfig { temperature, top_k, top_p, seed })
@@ -281,9 +292,12 @@ fn messages_are_the_pinned_bytes() {
     assert_eq!(request(Request::Memory), "04");
     assert_eq!(request(Request::Verify), "05");
     assert_eq!(request(Request::Halt), "06");
+    assert_eq!(request(Request::Profile([1, 300].into_iter().collect())), "070201ac02");
     let token = Token { token: 65, digest: Digest(1, 2), ticks: 128 };
     assert_eq!(reply(Reply::Token(token)), "014101028001");
     assert_eq!(reply(Reply::Done), "03");
+    let spent = Spent { section: 300, id: 68, part: Part::Columns, times: 2, ticks: 128 };
+    assert_eq!(reply(Reply::Spent([spent].into_iter().collect())), "0501ac024405028001");
     assert_eq!(reply(Reply::Error(AgentError::Frame)), "0401");
     assert_eq!(reply(Reply::Error(AgentError::NothingRead)), "0402");
     assert_eq!(error(ImageError::Magic.into()), "04000003");

@@ -44,6 +44,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Prove that a device computes the same bits as the host
     Validate(crate::validate::ValidateArgs),
+    /// Say what a device spends a token on
+    Profile(crate::profile::ProfileArgs),
 }
 
 /// Runs a command.
@@ -58,6 +60,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),
         Command::Validate(args) => return crate::validate::command(args),
+        Command::Profile(args) => return crate::profile::command(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -187,10 +190,40 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// A number with its thousands apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Grouped(pub u64);
+
+impl std::fmt::Display for Grouped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::new();
+        for (left, digit) in (0..digits.len()).rev().zip(digits.chars()) {
+            text.push(digit);
+            if left > 0 && left % 3 == 0 {
+                text.push(',');
+            }
+        }
+        f.pad(&text)
+    }
+}
+
 /// Reads an image file.
 ///
 /// # Errors
 /// If it cannot be read.
 pub fn read_image(path: &Path) -> anyhow::Result<crate::file::ImageFile> {
     crate::file::ImageFile::read(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
+            assert_eq!(Grouped(number).to_string(), text);
+        }
+    }
 }

@@ -20,7 +20,7 @@ use std::{path::PathBuf, time::Duration};
 
 use rwkv_core::{Image, sampler::SamplerConfig};
 use rwkv_embedded::agent::protocol::{
-    ImageInfo, Info, MAX_FEED, Memory, PROTOCOL_VERSION, Reply, Request, Token,
+    ImageInfo, Info, MAX_FEED, Memory, PROTOCOL_VERSION, Reply, Request, Spent, Token,
 };
 
 pub use error::{DeviceError, Log, Refusal};
@@ -138,7 +138,7 @@ impl Device {
     ) -> Result<(), DeviceError> {
         for tokens in tokens.chunks(MAX_FEED) {
             let tokens = tokens.iter().copied().collect();
-            self.tokens(&Request::Feed(tokens), &mut on_token)?;
+            self.tokens(&Request::Feed(tokens), &mut |_| {}, &mut on_token)?;
         }
         Ok(())
     }
@@ -155,8 +155,25 @@ impl Device {
         let mut left = count;
         while left > 0 {
             let count = u8::try_from(left).unwrap_or(u8::MAX);
-            self.tokens(&Request::Generate { count }, &mut on_token)?;
+            self.tokens(&Request::Generate { count }, &mut |_| {}, &mut on_token)?;
             left -= u32::from(count);
+        }
+        Ok(())
+    }
+
+    /// Reads `tokens`; `on_spent` hears what each was spent on before `on_token` hears of it.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn profile(
+        &mut self,
+        tokens: &[u32],
+        mut on_spent: impl FnMut(Spent),
+        mut on_token: impl FnMut(Token),
+    ) -> Result<(), DeviceError> {
+        for tokens in tokens.chunks(MAX_FEED) {
+            let tokens = tokens.iter().copied().collect();
+            self.tokens(&Request::Profile(tokens), &mut on_spent, &mut on_token)?;
         }
         Ok(())
     }
@@ -206,6 +223,7 @@ impl Device {
     fn tokens(
         &mut self,
         request: &Request,
+        on_spent: &mut dyn FnMut(Spent),
         on_token: &mut dyn FnMut(Token),
     ) -> Result<(), DeviceError> {
         const AWAITED: &str = "a token";
@@ -213,6 +231,7 @@ impl Device {
         loop {
             match self.link.receive(AWAITED)? {
                 Reply::Token(token) => on_token(token),
+                Reply::Spent(spent) => spent.into_iter().for_each(&mut *on_spent),
                 Reply::Done => return Ok(()),
                 _ => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),
             }

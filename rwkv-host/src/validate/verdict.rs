@@ -6,6 +6,8 @@ use rwkv_core::Digest;
 use rwkv_embedded::agent::protocol::{Info, Memory, Tick, Token};
 use serde::Serialize;
 
+use crate::cli::Grouped;
+
 /// Bits of a digest.
 const DIGEST_BITS: u32 = 64;
 
@@ -99,23 +101,6 @@ impl Cost {
     }
 }
 
-/// A number with its thousands apart.
-struct Grouped(u64);
-
-impl fmt::Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        let mut text = String::new();
-        for (left, digit) in (0..digits.len()).rev().zip(digits.chars()) {
-            text.push(digit);
-            if left > 0 && left % 3 == 0 {
-                text.push(',');
-            }
-        }
-        f.pad(&text)
-    }
-}
-
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { index, token, host, device } = self;
@@ -180,13 +165,6 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn thousands_are_apart() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1234567, "1,234,567")] {
-            assert_eq!(Grouped(number).to_string(), text);
-        }
-    }
 
     #[test]
     fn costs_are_instructions_or_nothing() {

@@ -1,0 +1,72 @@
+//! `rwkv profile`.
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+
+use super::{picture, profile};
+use crate::{
+    cli,
+    device::{Device, DeviceSpec, Options},
+};
+
+/// Say what a device spends a token on
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProfileArgs {
+    /// The image
+    pub image: PathBuf,
+    /// The device: sim, or an emulated board such as qemu:mps2-an386
+    #[arg(long, value_name = "DEVICE", default_value = "sim")]
+    pub device: DeviceSpec,
+    /// The prompt
+    #[command(flatten)]
+    pub prompt: cli::Prompt,
+    /// Tokens to generate after the prompt
+    #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
+    pub tokens: u32,
+    /// How the following tokens are chosen
+    #[command(flatten)]
+    pub sampling: cli::Sampling,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a picture: section, operation, part
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Firmware of an emulated board; without it, the project's is built
+    #[arg(long, value_name = "ELF")]
+    pub firmware: Option<PathBuf>,
+    /// Seconds that the device may be silent
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// Runs `rwkv profile`.
+///
+/// # Errors
+/// Whatever leaves no profile, or a picture that cannot be written.
+pub fn command(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
+    let file = cli::read_image(&args.image)?;
+    let image = file.open_named(&args.image)?;
+    let prompt = args.prompt.tokens(&image)?;
+    let timeout = Duration::from_secs(args.timeout.max(1));
+    let options = Options { timeout, firmware: args.firmware.clone(), flip: None };
+    let mut device = Device::open(args.device, &image, &options)?;
+    let bar = cli::progress(2 * (prompt.len() as u64 + u64::from(args.tokens)), "profiling");
+    let sampler = args.sampling.config();
+    let profile = profile(&mut device, &image, sampler, &prompt, args.tokens, || bar.inc(1));
+    bar.finish_and_clear();
+    let profile = profile?;
+    // The profile stands, however the device ends.
+    let _ = device.halt();
+    if let Some(path) = &args.svg {
+        fs::write(path, picture(&profile))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&profile)?);
+    } else {
+        print!("{profile}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
