@@ -1,10 +1,33 @@
-//! Names instructions that a target is sure to have and that stable Rust keeps to itself.
+//! Chooses the kernels of a target, and names instructions that a target is sure to have and that
+//! stable Rust keeps to itself.
 
 use std::env;
 
+/// The instruction set whose kernels a target gets; others get the scalar ones.
+fn isa(target: &str) -> &'static str {
+    match target.split('-').next().unwrap_or_default() {
+        "thumbv6m" | "thumbv8m.base" => "armv6m",
+        "thumbv7m" => "armv7m",
+        // The DSP extension is optional there, and `--cfg rwkv_no_dsp` says that it is missing.
+        "thumbv8m.main" if env::var_os("CARGO_CFG_RWKV_NO_DSP").is_some() => "armv7m",
+        "thumbv7em" | "thumbv8m.main" => "armv7em",
+        arch if arch.starts_with("riscv32") => "rv32",
+        _ => "",
+    }
+}
+
 fn main() {
     let target = |key: &str| env::var(key).unwrap_or_default();
-    let arch = target("CARGO_CFG_TARGET_ARCH");
+    let (arch, triple) = (target("CARGO_CFG_TARGET_ARCH"), target("TARGET"));
+
+    println!("cargo::rustc-check-cfg=cfg(rwkv_isa, values(any()))");
+    println!("cargo::rustc-cfg=rwkv_isa=\"{}\"", isa(&triple));
+
+    // Armv8-M: the assembler has to be told of the DSP extension.
+    println!("cargo::rustc-check-cfg=cfg(rwkv_armv8m)");
+    if triple.starts_with("thumbv8m.main") {
+        println!("cargo::rustc-cfg=rwkv_armv8m");
+    }
 
     // Vfp: floating-point instructions of Arm, with `vmla.f32` and 32 single registers.
     println!("cargo::rustc-check-cfg=cfg(vfp)");
@@ -15,7 +38,6 @@ fn main() {
     // The extension F of RISC-V; G includes it. Extensions with long names follow an underscore.
     println!("cargo::rustc-check-cfg=cfg(riscv_f)");
     if arch.starts_with("riscv") {
-        let triple = target("TARGET");
         let isa = triple.split(['-', '_']).next().unwrap_or_default();
         if isa.trim_start_matches(&arch).contains(['f', 'g']) {
             println!("cargo::rustc-cfg=riscv_f");

@@ -186,11 +186,18 @@ impl Quantiser {
     /// [`Error::NonFinite`] if an element is infinite or not a number.
     pub fn new(x: &[f32], bits: u8) -> Result<Self, Error> {
         // As integers the magnitudes of floats keep their order, with infinity and NaN on top.
-        let top = x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
-        if top >= 0x7f80_0000 {
+        Self::from_peak(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0), bits)
+    }
+
+    /// The rule for a vector whose greatest magnitude has these bits.
+    ///
+    /// # Errors
+    /// As [`Quantiser::new`].
+    pub fn from_peak(peak: u32, bits: u8) -> Result<Self, Error> {
+        if peak >= 0x7f80_0000 {
             return Err(Error::NonFinite);
         }
-        let m = f32::from_bits(top);
+        let m = f32::from_bits(peak);
         const TINY: f32 = f32::from_bits((127 - 100) << 23);
         if m < TINY {
             return Ok(Self { factor: 0.0, scale: 0.0 });

@@ -4,6 +4,8 @@
 //! every other implementation is tested against. Kernels cannot panic: slices whose lengths
 //! disagree are cut to the shorter.
 
+#[cfg(rwkv_isa = "armv7em")]
+mod armv7em;
 #[cfg(any(test, feature = "suite"))]
 #[doc(hidden)]
 pub mod cases;
@@ -12,6 +14,8 @@ mod generic;
 #[cfg(test)]
 mod suite;
 
+#[cfg(rwkv_isa = "armv7em")]
+pub use armv7em::Armv7em;
 pub use floats::Keys;
 pub use generic::Generic;
 pub(crate) use {floats::sqrt, generic::nibbles};
@@ -23,11 +27,16 @@ use crate::{
 };
 
 /// The implementation for the target this crate is compiled for.
+#[cfg(rwkv_isa = "armv7em")]
+pub type Native = Armv7em;
+
+/// The implementation for the target this crate is compiled for.
+#[cfg(not(rwkv_isa = "armv7em"))]
 pub type Native = Generic;
 
 /// [`Native`], ready to use.
 pub const fn native() -> Native {
-    Generic
+    Native {}
 }
 
 /// Words of the room in which a kernel arranges an input of `len` elements: 33 per group.
