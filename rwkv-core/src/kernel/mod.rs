@@ -9,15 +9,27 @@ mod armv7em;
 #[cfg(any(test, feature = "suite"))]
 #[doc(hidden)]
 pub mod cases;
+mod choice;
 mod floats;
 mod generic;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod neon;
 #[cfg(test)]
 mod suite;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 #[cfg(rwkv_isa = "armv7em")]
 pub use armv7em::Armv7em;
+pub use choice::Choice;
 pub use floats::Keys;
 pub use generic::Generic;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+pub use neon::{Neon, NeonDot};
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
 pub(crate) use {floats::sqrt, generic::nibbles};
 
 use crate::{
@@ -29,14 +41,24 @@ use crate::{
 /// The implementation for the target this crate is compiled for.
 #[cfg(rwkv_isa = "armv7em")]
 pub type Native = Armv7em;
-
 /// The implementation for the target this crate is compiled for.
-#[cfg(not(rwkv_isa = "armv7em"))]
+#[cfg(not(any(rwkv_isa = "armv7em", target_arch = "x86_64", target_arch = "aarch64")))]
 pub type Native = Generic;
+/// The implementation for the target this crate is compiled for: one that is chosen when the
+/// program runs, or without the feature `std` by what the compiler may use.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub type Native = Choice;
 
 /// [`Native`], ready to use.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub const fn native() -> Native {
     Native {}
+}
+
+/// [`Native`], ready to use.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub fn native() -> Native {
+    Choice::fastest()
 }
 
 /// Words of the room in which a kernel arranges an input of `len` elements: 33 per group.
