@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::{Error, ImageError},
     image::{self, Dims, HEADER_BYTES, Header, Id, RECORD_WORDS, Record, SECTION_BYTES, Shape},
-    kernel::Kernel,
+    kernel::{Arranged, Kernel},
     model,
     op::{self, Activation},
     state::StateView,
@@ -138,28 +138,58 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         Ok(())
     }
 
-    /// The product of a row-major matrix with the vector in `input`; `visit` gets runs of rows.
-    async fn rows(
+    /// The record of a row-major matrix, and the vector in `input` as its rows want it.
+    async fn open_rows(
+        &mut self,
+        shape: Shape,
+        input: Span,
+    ) -> Result<(Record, Option<Arranged>), Error> {
+        let record = self.record(shape).await?;
+        let arranged = self.lane.arrange(self.kernel, &record, input, record.cols as usize)?;
+        self.spent(shape.id, Part::Quantise);
+        Ok((record, arranged))
+    }
+
+    /// `out = f(W·x)` with the vector in `input`.
+    async fn set_rows(
+        &mut self,
+        shape: Shape,
+        input: Span,
+        out: Span,
+        f: Activation,
+    ) -> Result<(), Error> {
+        let (record, arranged) = self.open_rows(shape, input).await?;
+        for (first, rows) in record.tiles() {
+            let tile = block(&mut self.stream, record.tile_words(rows)).await?;
+            let place = out.part(first, rows);
+            self.lane.tile(self.kernel, &record, tile, (input, arranged), place)?;
+        }
+        self.spent(shape.id, Part::Rows);
+        self.lane.apply(f, out)?;
+        self.spent(shape.id, Part::Store);
+        Ok(())
+    }
+
+    /// `W·x` with the vector in `input`; `visit` gets runs of rows.
+    async fn visit_rows(
         &mut self,
         shape: Shape,
         input: Span,
         mut visit: impl FnMut(&mut Lane<'_>, &mut L, usize, &mut [f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let work = |part| Work { section: self.section, id: Some(shape.id), part };
-        let [quantise, rows_done, store] = [Part::Quantise, Part::Rows, Part::Store].map(work);
-        let record = self.record(shape).await?;
-        let arranged = self.lane.arrange(self.kernel, &record, input, record.cols as usize)?;
-        self.logits.spent(quantise);
+        let [multiplied, stored] = [Part::Rows, Part::Store].map(work);
+        let (record, arranged) = self.open_rows(shape, input).await?;
         for (start, rows) in record.tiles() {
             let tile = block(&mut self.stream, record.tile_words(rows)).await?;
+            let mut y = [0.0; TILE_ROWS];
             for first in (0..rows).step_by(TILE_ROWS) {
-                let mut y = [0.0; TILE_ROWS];
                 let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-                let place = (first, rows);
-                self.lane.rows(self.kernel, &record, tile, place, (input, arranged), y)?;
-                self.logits.spent(rows_done);
+                let place = (tile, first, rows);
+                self.lane.rows(self.kernel, &record, place, (input, arranged), y)?;
+                self.logits.spent(multiplied);
                 visit(&mut self.lane, &mut self.logits, start + first, y)?;
-                self.logits.spent(store);
+                self.logits.spent(stored);
             }
         }
         Ok(())
@@ -290,7 +320,12 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         self.fill(x, input.part(0, x.len())).await?;
         self.spent(id, Part::Shift);
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
-        self.rows(shape, input, |lane, _, first, y| lane.store(out, first, y)).await
+        match out {
+            Output::Set(y, f) => self.set_rows(shape, input, y, f).await,
+            Output::Add(y) => {
+                self.visit_rows(shape, input, |lane, _, first, rows| lane.add(y, first, rows)).await
+            }
+        }
     }
 
     async fn sparse_product(
@@ -405,7 +440,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         self.lane.copy(x, input.part(0, x.len()))?;
         self.spent(Id::Head, Part::Shift);
         let shape = Shape::matrix(Id::Head, self.header.dims.vocab, x.len() as u32);
-        self.rows(shape, input, |_, logits, first, y| {
+        self.visit_rows(shape, input, |_, logits, first, y| {
             finite(y)?;
             logits.push(first as u32, y);
             Ok(())

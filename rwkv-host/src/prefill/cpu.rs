@@ -150,11 +150,26 @@ fn rows(
         for first in (0..rows).step_by(TILE_ROWS) {
             let mut y = [0.0; TILE_ROWS];
             let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-            lane.rows(native(), record, tile, (first, rows), (input, arranged), y)?;
+            lane.rows(native(), record, (tile, first, rows), (input, arranged), y)?;
             visit(lane, start + first, y)?;
         }
     }
     Ok(())
+}
+
+/// `out = f(W·x)` with the vector in `input`.
+fn set_rows(
+    lane: &mut Lane<'_>,
+    (record, payload): (&Record, &[u32]),
+    input: Span,
+    out: Span,
+    f: Activation,
+) -> Result<(), Error> {
+    let arranged = lane.arrange(native(), record, input, record.cols as usize)?;
+    for (tile, (start, rows)) in tiles(record, payload) {
+        lane.tile(native(), record, tile, (input, arranged), out.part(start, rows))?;
+    }
+    lane.apply(f, out)
 }
 
 /// The tiles of a row-major record: words without checksum, first row and rows.
@@ -238,7 +253,13 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
         let (record, payload) = self.record(shape)?;
         self.lanes().try_for_each(|mut lane| {
-            rows(&mut lane, (&record, payload), input, |lane, first, y| lane.store(out, first, y))
+            let matrix = (&record, payload);
+            match out {
+                Output::Set(y, f) => set_rows(&mut lane, matrix, input, y, f),
+                Output::Add(y) => {
+                    rows(&mut lane, matrix, input, |lane, first, rows| lane.add(y, first, rows))
+                }
+            }
         })
     }
 
