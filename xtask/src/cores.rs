@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use rwkv_core::kernel::Choice;
 
 use crate::{
     job, root,
@@ -67,14 +68,19 @@ const fn host(name: &'static str, kernel: &'static str) -> Core {
     Core { name, target: HOST, machine: Machine::Process { emulator: None, script: None, kernel } }
 }
 
-/// Every core.
-pub(crate) const CORES: [Core; 10] = [
-    host("x86-64", "scalar"),
-    Core {
-        name: "aarch64",
-        target: "aarch64-unknown-linux-musl",
-        machine: Machine::Process { emulator: Some(QEMU_AARCH64), script: None, kernel: "native" },
-    },
+const fn aarch64(name: &'static str, kernel: &'static str) -> Core {
+    let emulator = Some(QEMU_AARCH64);
+    let machine = Machine::Process { emulator, script: None, kernel };
+    Core { name, target: "aarch64-unknown-linux-musl", machine }
+}
+
+/// Every core; of a host, every choice of kernels.
+pub(crate) const CORES: [Core; 13] = [
+    host("x86-64", "generic"),
+    host("avx2", "avx2"),
+    host("avx512", "avx512"),
+    aarch64("neon", "neon"),
+    aarch64("neon-dotprod", "neon-dotprod"),
     Core {
         name: "wasm32",
         target: "wasm32-wasip1",
@@ -118,10 +124,16 @@ impl Core {
         found.with_context(|| format!("there is no core {name}: {}", names()))
     }
 
-    /// The cores of these names, or all if there are none.
+    /// The cores of these names, or if there are none all but those whose instructions this
+    /// machine lacks.
     pub(crate) fn select(names: &[String]) -> anyhow::Result<Vec<Self>> {
         if names.is_empty() {
-            return Ok(CORES.to_vec());
+            let (beyond, cores): (Vec<_>, Vec<_>) =
+                CORES.into_iter().partition(Self::is_beyond_this_machine);
+            for core in beyond {
+                println!("skipped: {}, since this machine has no such instructions", core.name);
+            }
+            return Ok(cores);
         }
         names.iter().map(|name| Self::find(name)).collect()
     }
@@ -169,6 +181,12 @@ impl Core {
             }
             _ => None,
         }
+    }
+
+    /// Whether it is this machine, with kernels for instructions that it lacks.
+    pub(crate) fn is_beyond_this_machine(&self) -> bool {
+        let Machine::Process { emulator: None, kernel, .. } = self.machine else { return false };
+        Choice::by_name(kernel).is_none()
     }
 
     /// What the probe prints.

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use rwkv_core::kernel::{Generic, native};
+use rwkv_core::kernel::{Choice, native};
 
 use crate::{Memory, failure::Failure, options::Options};
 
@@ -57,7 +57,9 @@ fn run(words: &[String]) -> Result<(), Failure> {
     let memory = Memory { window: bytemuck::cast_slice(&window), arena: &mut arena };
     match options.kernel {
         None | Some("native") => crate::run(&options, memory, native()),
-        Some("scalar") => crate::run(&options, memory, Generic),
-        Some(_) => Err(Failure::Usage("this machine has no such kernels")),
+        Some(name) => match Choice::by_name(name) {
+            Some(kernel) => crate::run(&options, memory, kernel),
+            None => Err(Failure::Usage("this machine has no such kernels")),
+        },
     }
 }
