@@ -12,7 +12,7 @@ use crate::image::{Format, GROUP, Record};
 use crate::kernel::nibbles;
 use crate::math;
 
-pub use wkv::{Head7, wkv4, wkv7};
+pub use wkv::{Head5, Head7, wkv4, wkv5, wkv7};
 
 /// Sum with the rule of eight: element `i` goes into accumulator `i mod 8`, all starting at +0;
 /// the result is `((0+4)+(2+6)) + ((1+5)+(3+7))`.
@@ -125,6 +125,13 @@ pub fn shift(kind: Shift, x: &[f32], previous: &[f32], mix: &[f32], out: &mut [f
     }
 }
 
+/// Token shift of the form [`Shift::Previous`], over its own weights.
+pub fn shift_in_place(x: &[f32], previous: &[f32], mix: &mut [f32]) {
+    for ((m, x), p) in mix.iter_mut().zip(x).zip(previous) {
+        *m = x + (p - x) * *m;
+    }
+}
+
 /// What follows a product, element by element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -138,6 +145,10 @@ pub enum Activation {
     SquaredRelu,
     /// Version 7's decay: `e^(-0.606531·sigmoid(x))`.
     Decay,
+    /// `x·sigmoid(x)`.
+    Silu,
+    /// Version 6's decay: `e^(-e^x)`.
+    ExpNegExp,
 }
 
 impl Activation {
@@ -149,6 +160,8 @@ impl Activation {
             Self::Tanh => map(x, math::tanh),
             Self::SquaredRelu => map(x, |x| if x < 0.0 { 0.0 } else { x * x }),
             Self::Decay => map(x, |x| math::exp_within_87(-0.606_531 * math::sigmoid(x))),
+            Self::Silu => map(x, |x| x * math::sigmoid(x)),
+            Self::ExpNegExp => map(x, |x| math::exp(-math::exp(x))),
         }
     }
 }
@@ -160,6 +173,11 @@ fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
 /// `x += bias`, one parameter per channel.
 pub fn add(x: &mut [f32], bias: &[f32]) {
     x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+}
+
+/// `x *= gate`.
+pub fn multiply(x: &mut [f32], gate: &[f32]) {
+    x.iter_mut().zip(gate).for_each(|(x, g)| *x *= g);
 }
 
 /// `x += (target - x)·weight`.

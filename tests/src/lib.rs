@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: models, images and the memory to run them.
 
 pub mod damage;
+pub mod random;
 
 use std::path::{Path, PathBuf};
 
@@ -92,12 +93,17 @@ pub fn repair_header(bytes: &mut [u8]) {
 
 /// Bytes that look like text, the same every time.
 pub fn text(len: usize, seed: u32) -> Vec<u32> {
+    let mut next = xorshift(seed);
+    (0..len).map(|_| 32 + next() % 95).collect()
+}
+
+/// Words that look random, the same for a seed.
+pub fn xorshift(seed: u32) -> impl FnMut() -> u32 {
     let mut x = seed | 1;
-    let mut next = || {
+    move || {
         x ^= x << 13;
         x ^= x >> 17;
         x ^= x << 5;
         x
-    };
-    (0..len).map(|_| 32 + next() % 95).collect()
+    }
 }

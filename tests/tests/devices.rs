@@ -22,7 +22,11 @@ use rwkv_host::{
     memory::Memory,
     validate::{Found, Host, Verdict, validate},
 };
-use rwkv_tests::{damage, formats, image, image_with, shared, shipped, text};
+use rwkv_tests::{
+    damage, formats, image, image_with,
+    random::{self, Container, VERSIONS},
+    shared, shipped, text,
+};
 
 const QEMU: DeviceSpec = DeviceSpec::Qemu(QemuBoard::Mps2An386);
 
@@ -70,6 +74,21 @@ fn int8_agrees_over_512_tokens_on_every_device() {
                 let figures = [memory.stack, memory.statics, memory.flash];
                 assert!(figures.iter().all(|bytes| bytes.is_some_and(|n| n > 0)));
                 assert!(matches!(verdict.info.tick, Tick::Instructions(_)));
+            }
+        }
+    }
+}
+
+/// Several heads, and widths that are no multiple of 32.
+#[test]
+fn random_models_agree_over_512_tokens_on_every_device() {
+    let prompt = text(256, 4);
+    for spec in devices() {
+        for version in VERSIONS {
+            let checkpoint = random::checkpoint(version, Container::Safetensors);
+            for weights in [Weights::F32, Weights::Int8, Weights::Int4] {
+                println!("{version}, {weights:?}");
+                prove(spec, checkpoint.path(), &Conversion::new(weights), &prompt, 256);
             }
         }
     }

@@ -154,6 +154,19 @@ impl Output {
     }
 }
 
+/// The vectors of the recurrence of versions 5 and 6, all of model width.
+#[derive(Debug, Clone, Copy)]
+pub struct Wkv5 {
+    /// Receptance in, output out.
+    pub r: Span,
+    /// Decay.
+    pub w: Span,
+    /// Key.
+    pub k: Span,
+    /// Value.
+    pub v: Span,
+}
+
 /// The vectors of version 7's recurrence, all of model width.
 #[derive(Debug, Clone, Copy)]
 pub struct Wkv7 {
@@ -198,6 +211,13 @@ pub trait Executor {
     /// `out` = the vector after its token shift, with the record the shift names.
     async fn shift(&mut self, shifted: Shifted, out: Span) -> Result<(), Self::Error>;
 
+    /// `weights` = the vector after its token shift with these weights, of the form
+    /// [`Shift::Previous`].
+    fn shift_by(&mut self, weights: Span, x: Span, previous: Carry) -> Result<(), Self::Error>;
+
+    /// `out` = the vector in the record `id`.
+    async fn vector(&mut self, id: Id, out: Span) -> Result<(), Self::Error>;
+
     /// The product of the row-major matrix `id` with a vector. A shift's record comes first.
     async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), Self::Error>;
 
@@ -217,6 +237,9 @@ pub trait Executor {
     /// `out = x`.
     fn copy(&mut self, x: Span, out: Span) -> Result<(), Self::Error>;
 
+    /// `x *= gate`.
+    fn multiply(&mut self, x: Span, gate: Span) -> Result<(), Self::Error>;
+
     /// `x += (target - x)·weight`.
     fn lerp(&mut self, x: Span, target: Span, weight: Span) -> Result<(), Self::Error>;
 
@@ -225,6 +248,9 @@ pub trait Executor {
 
     /// Version 4's recurrence; `r` becomes `r ⊙ wkv`. See [`crate::op::wkv4`].
     async fn wkv4(&mut self, k: Span, v: Span, r: Span) -> Result<(), Self::Error>;
+
+    /// The recurrence of versions 5 and 6; `r` becomes its output. See [`crate::op::wkv5`].
+    async fn wkv5(&mut self, vectors: Wkv5) -> Result<(), Self::Error>;
 
     /// Version 7's recurrence; `r` becomes its gated output. See [`crate::op::wkv7`].
     async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), Self::Error>;

@@ -4,7 +4,7 @@
 //! them with what lies in the image, and both learn the scratch that a step needs. So neither can
 //! disagree with the model text.
 
-use super::{Bump, Carry, Executor, Input, Output, Shifted, Span, Wkv7};
+use super::{Bump, Carry, Executor, Input, Output, Shifted, Span, Wkv5, Wkv7};
 use crate::{
     image::{Dims, GROUP, Id, Shape, Version},
     kernel::room_words,
@@ -122,6 +122,14 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
         self.request(Shape::vectors(s.id, s.x.len() as u32, 1))
     }
 
+    fn shift_by(&mut self, _: Span, _: Span, _: Carry) -> Result<(), E> {
+        Ok(())
+    }
+
+    async fn vector(&mut self, id: Id, out: Span) -> Result<(), E> {
+        self.request(Shape::vectors(id, out.len() as u32, 1))
+    }
+
     async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), E> {
         self.room(product_room(x.len()));
         if let Input::Shifted(s) = x {
@@ -143,6 +151,10 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
         Ok(())
     }
 
+    fn multiply(&mut self, _: Span, _: Span) -> Result<(), E> {
+        Ok(())
+    }
+
     fn lerp(&mut self, _: Span, _: Span, _: Span) -> Result<(), E> {
         Ok(())
     }
@@ -153,6 +165,11 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
 
     async fn wkv4(&mut self, k: Span, _: Span, _: Span) -> Result<(), E> {
         self.request(Shape::vectors(Id::AttWkv4, k.len() as u32, 2))
+    }
+
+    async fn wkv5(&mut self, vectors: Wkv5) -> Result<(), E> {
+        self.room(self.dims.head_size);
+        self.request(Shape::heads(Id::AttWkv5, vectors.r.len() as u32, 3, self.dims.head_size))
     }
 
     async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), E> {

@@ -2,12 +2,12 @@
 
 use core::ops::Range;
 
-use super::{Span, Wkv7};
+use super::{Span, Wkv5, Wkv7};
 use crate::{
     error::Error,
     image::{Format, GROUP, Record},
     kernel::{Arranged, Input, Kernel, Lines},
-    op::{self, Activation, Head7},
+    op::{self, Activation, Head5, Head7},
 };
 
 /// Rows of a product that are computed at once, at most, where they go on from there.
@@ -69,6 +69,16 @@ impl Lane<'_> {
     pub fn copy(&mut self, x: Span, out: Span) -> Result<(), Error> {
         let [x, out] = self.split([x, out])?;
         out.iter_mut().zip(x).for_each(|(y, x)| *y = *x);
+        Ok(())
+    }
+
+    /// `x *= gate`.
+    ///
+    /// # Errors
+    /// As [`Lane::split`].
+    pub fn multiply(&mut self, x: Span, gate: Span) -> Result<(), Error> {
+        let [x, gate] = self.split([x, gate])?;
+        op::multiply(x, gate);
         Ok(())
     }
 
@@ -285,6 +295,29 @@ impl Lane<'_> {
         let row = |i: usize| i * dim + first..i * dim + first + channels;
         let state = recurrent.get_disjoint_mut([row(0), row(1), row(2)]);
         op::wkv4(params, k, v, r, state.map_err(|_| Error::Internal)?);
+        Ok(())
+    }
+
+    /// The recurrence of versions 5 and 6 for the head that starts at channel `first`; `room` is a
+    /// vector of head size.
+    ///
+    /// # Errors
+    /// As [`Lane::split`].
+    pub fn wkv5(
+        &mut self,
+        kernel: impl Kernel,
+        (first, params): (usize, &[f32]),
+        vectors: Wkv5,
+        room: Span,
+        epsilon: f32,
+        recurrent: &mut [f32],
+    ) -> Result<(), Error> {
+        let n = params.len() / 3;
+        let Wkv5 { r, w, k, v } = vectors;
+        let [r, w, k, v] = [r, w, k, v].map(|s| s.part(first, n));
+        let [r, w, k, v, y] = self.split([r, w, k, v, room])?;
+        let state = recurrent.get_mut(first * n..(first + n) * n).ok_or(Error::Internal)?;
+        op::wkv5(kernel, params, epsilon, Head5 { r, w, k, v, y }, state);
         Ok(())
     }
 

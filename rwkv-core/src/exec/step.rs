@@ -3,7 +3,8 @@
 use core::slice;
 
 use super::{
-    Bump, Carry, Executor, Input, Lane, Logits, Output, Part, Shifted, Span, TILE_ROWS, Wkv7, Work,
+    Bump, Carry, Executor, Input, Lane, Logits, Output, Part, Shifted, Span, TILE_ROWS, Wkv5, Wkv7,
+    Work,
     record::{columns_room, product_room},
 };
 use crate::{
@@ -315,6 +316,27 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         Ok(())
     }
 
+    fn shift_by(&mut self, weights: Span, x: Span, previous: Carry) -> Result<(), Error> {
+        let [shift, _] = self.state.layer_mut(&self.header.dims, self.layer);
+        let previous = carry_row(shift, previous)?;
+        let [weights, x] = self.lane.split([weights, x])?;
+        op::shift_in_place(x, previous, weights);
+        self.spent(None, Part::Move);
+        Ok(())
+    }
+
+    async fn vector(&mut self, id: Id, out: Span) -> Result<(), Error> {
+        let shape = Shape::vectors(id, out.len() as u32, 1);
+        self.vectors(shape, |lane, _, first, values| {
+            let out = lane.get_mut(out.part(first, values.len()))?;
+            out.iter_mut().zip(values).for_each(|(y, x)| *y = *x);
+            Ok(())
+        })
+        .await?;
+        self.spent(id, Part::Move);
+        Ok(())
+    }
+
     async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), Error> {
         let input = self.room(product_room(x.len()));
         self.fill(x, input.part(0, x.len())).await?;
@@ -387,12 +409,19 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         Ok(())
     }
 
+    fn multiply(&mut self, x: Span, gate: Span) -> Result<(), Error> {
+        self.lane.multiply(x, gate)?;
+        self.spent(None, Part::Move);
+        Ok(())
+    }
+
     fn lerp(&mut self, x: Span, target: Span, weight: Span) -> Result<(), Error> {
         self.lane.lerp(x, target, weight)?;
         self.spent(None, Part::Move);
         Ok(())
     }
 
+    #[inline(never)]
     fn keep(&mut self, x: Span, previous: Carry) -> Result<(), Error> {
         let [shift, _] = self.state.layer_mut(&self.header.dims, self.layer);
         let row = carry_row(shift, previous)?;
@@ -410,6 +439,20 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         })
         .await?;
         self.spent(Id::AttWkv4, Part::Recurrence);
+        Ok(())
+    }
+
+    async fn wkv5(&mut self, vectors: Wkv5) -> Result<(), Error> {
+        let (dims, layer) = (self.header.dims, self.layer);
+        let room = self.room(dims.head_size);
+        let shape = Shape::heads(Id::AttWkv5, vectors.r.len() as u32, 3, dims.head_size);
+        let kernel = self.kernel;
+        self.vectors(shape, |lane, state, first, params| {
+            let [_, recurrent] = state.layer_mut(&dims, layer);
+            lane.wkv5(kernel, (first, params), vectors, room, dims.group_norm_eps, recurrent)
+        })
+        .await?;
+        self.spent(Id::AttWkv5, Part::Recurrence);
         Ok(())
     }
 

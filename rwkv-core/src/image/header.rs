@@ -19,26 +19,47 @@ codes! {
     /// The RWKV version; the code is ten times the number.
     #[non_exhaustive]
     Version {
-        /// RWKV-4.
+        /// RWKV-4, "Dove".
         V4 = 40,
+        /// RWKV-5.0, without a gate.
+        V50 = 50,
+        /// RWKV-5.1 and 5.2, "Eagle".
+        V52 = 52,
+        /// RWKV-6, "Finch".
+        V6 = 60,
         /// RWKV-7, "Goose".
         V7 = 70,
     }
 }
 
 impl Version {
+    /// Whether the recurrence has heads, with a matrix of state and a group norm each.
+    pub const fn has_heads(self) -> bool {
+        !matches!(self, Self::V4)
+    }
+
+    /// Which of [`Dims::ranks`] there are.
+    pub const fn has_ranks(self, layers: u32) -> [bool; 4] {
+        match self {
+            Self::V4 | Self::V50 | Self::V52 => [false; 4],
+            Self::V6 => [true, true, false, false],
+            // A single layer has no value residual.
+            Self::V7 => [true, true, layers > 1, true],
+        }
+    }
+
     /// Rows of recurrent state per layer, each one model width long.
     pub const fn state_width(self, dims: &Dims) -> u32 {
-        match self {
-            Self::V4 => 3,
-            Self::V7 => dims.head_size,
-        }
+        if self.has_heads() { dims.head_size } else { 3 }
     }
 
     /// The number that people use.
     pub const fn name(self) -> &'static str {
         match self {
             Self::V4 => "4",
+            Self::V50 => "5.0",
+            Self::V52 => "5.2",
+            Self::V6 => "6",
             Self::V7 => "7",
         }
     }
@@ -73,7 +94,8 @@ pub struct Dims {
     pub vocab: u32,
     /// Channels per head; 0 for version 4, which has no heads.
     pub head_size: u32,
-    /// Ranks of version 7's decay, learning-rate, value and gate matrices; else 0.
+    /// Ranks of low-rank matrices, 0 where there are none. Version 7: decay, learning rate, value,
+    /// gate. Version 6: decay, token shift.
     pub ranks: [u16; 4],
     /// Epsilon of the layer norms.
     pub layer_norm_eps: f32,
@@ -331,20 +353,19 @@ impl Header {
 
 /// The offset of the first field that this version cannot have.
 const fn refused(version: Version, d: &Dims, b: &[u8]) -> Option<u16> {
-    let heads_fit = match version {
-        Version::V4 => d.head_size == 0,
-        Version::V7 => {
+    let heads_fit = match version.has_heads() {
+        false => d.head_size == 0,
+        true => {
             d.head_size > 0 && d.head_size.is_multiple_of(4) && d.dim.is_multiple_of(d.head_size)
         }
     };
     if !heads_fit {
         return Some(36);
     }
+    let needed = version.has_ranks(d.layers);
     let mut i = 0;
     while i < 4 {
-        // A single layer has no value residual.
-        let needed = matches!(version, Version::V7) && (i != 2 || d.layers > 1);
-        if (d.ranks[i] != 0) != needed {
+        if (d.ranks[i] != 0) != needed[i] {
             return Some(64 + 2 * i as u16);
         }
         i += 1;
@@ -352,9 +373,9 @@ const fn refused(version: Version, d: &Dims, b: &[u8]) -> Option<u16> {
     if !(d.layer_norm_eps > 0.0 && d.layer_norm_eps < 1.0) {
         return Some(40);
     }
-    let group_fits = match version {
-        Version::V4 => d.group_norm_eps.to_bits() == 0,
-        Version::V7 => d.group_norm_eps > 0.0 && d.group_norm_eps < 1.0,
+    let group_fits = match version.has_heads() {
+        false => d.group_norm_eps.to_bits() == 0,
+        true => d.group_norm_eps > 0.0 && d.group_norm_eps < 1.0,
     };
     if !group_fits {
         return Some(44);

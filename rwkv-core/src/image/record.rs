@@ -64,11 +64,11 @@ codes! {
         AttWkv4 = 26,
         /// Version 7: `k_k`, `k_a`, `r_k`, group-norm weight and bias, per channel.
         AttWkv7 = 27,
-        /// Version 7: decay, low rank in.
+        /// Versions 6 and 7: decay, low rank in.
         AttW1 = 28,
-        /// Version 7: decay, low rank out.
+        /// Versions 6 and 7: decay, low rank out.
         AttW2 = 29,
-        /// Version 7: decay, bias.
+        /// Versions 6 and 7: decay, bias.
         AttW0 = 30,
         /// Version 7: in-context learning rate, low rank in.
         AttA1 = 31,
@@ -86,6 +86,26 @@ codes! {
         AttG1 = 37,
         /// Version 7: gate, low rank out.
         AttG2 = 38,
+        /// Versions 5.2 and 6: gate matrix.
+        AttGate = 39,
+        /// Version 5: decay, per channel.
+        AttDecay = 40,
+        /// Versions 5 and 6: bonus, group-norm weight and bias, per channel.
+        AttWkv5 = 41,
+        /// Version 6: token-shift weights of the input of all other token shifts.
+        AttMixX = 42,
+        /// Version 6: token shift, low rank in, of all five inputs.
+        AttMix1 = 43,
+        /// Version 6: token shift of the decay, low rank out.
+        AttMixW2 = 44,
+        /// Version 6: token shift of the key, low rank out.
+        AttMixK2 = 45,
+        /// Version 6: token shift of the value, low rank out.
+        AttMixV2 = 46,
+        /// Version 6: token shift of the receptance, low rank out.
+        AttMixR2 = 47,
+        /// Version 6: token shift of the gate, low rank out.
+        AttMixG2 = 48,
         /// Channel mix: token-shift weights of the key.
         FfnMixK = 64,
         /// Channel mix: token-shift weights of the receptance.

@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use super::{Arranged, Generic, Input, Kernel, Keys, Lines, room_words};
+use super::{Arranged, Generic, Input, Kernel, Keys, Keys5, Lines, room_words};
 use crate::{
     image::{Format, GROUP, pack},
     math,
@@ -19,6 +19,8 @@ pub enum Operation {
     Rows(Format),
     /// One column.
     Column(Format),
+    /// [`Kernel::wkv5`].
+    Wkv5,
     /// [`Kernel::wkv7`].
     Wkv7,
     /// The square root, by an instruction where the target has one.
@@ -26,7 +28,7 @@ pub enum Operation {
 }
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 11] = [
+pub const OPERATIONS: [Operation; 12] = [
     Operation::Rows(Format::F32),
     Operation::Rows(Format::F16),
     Operation::Rows(Format::Int8),
@@ -36,6 +38,7 @@ pub const OPERATIONS: [Operation; 11] = [
     Operation::Column(Format::F16),
     Operation::Column(Format::Int8),
     Operation::Column(Format::Int4),
+    Operation::Wkv5,
     Operation::Wkv7,
     Operation::Sqrt,
 ];
@@ -111,6 +114,7 @@ pub fn run(kernel: impl Kernel, memory: &mut [f32], count: u32) -> Result<(), Di
             let outcome = match operation {
                 Operation::Rows(format) => case.rows(format, kernel, memory),
                 Operation::Column(format) => case.column(format, kernel, memory),
+                Operation::Wkv5 => case.wkv5(kernel, memory),
                 Operation::Wkv7 => case.wkv7(kernel, memory),
                 Operation::Sqrt => case.roots(memory),
             };
@@ -200,7 +204,7 @@ impl Case {
             case.rows = case.random.within(1..=2);
             case.cols = WIDEST - case.random.within(0..=GROUP);
         }
-        if operation == Operation::Wkv7 {
+        if matches!(operation, Operation::Wkv5 | Operation::Wkv7) {
             case.cols = match case.cols {
                 cols if kind == Kind::Wide => cols.min(256),
                 cols if cols.is_multiple_of(GROUP) => cols.min(64),
@@ -224,6 +228,7 @@ impl Case {
                 let values = self.cols + pack::groups(self.cols);
                 format.line_words(self.cols) + 2 * values
             }
+            Operation::Wkv5 => self.cols * (2 * self.cols + 6),
             Operation::Wkv7 => self.cols * (2 * self.cols + 8),
             Operation::Sqrt => 2 * self.cols,
         }
@@ -359,7 +364,23 @@ impl Case {
         compare(expected, found)
     }
 
-    /// A head; `cols` is its width.
+    /// A head of versions 5 and 6; `cols` is its width.
+    fn wkv5(&mut self, kernel: impl Kernel, memory: &mut [f32]) -> Result<(), At> {
+        let n = self.cols;
+        let mut rest = Rest(memory);
+        let vectors = [(); 4].map(|()| self.fill(rest.take(n)));
+        let [w, k, r, v] = vectors.each_ref().map(|x| &**x);
+        let keys = Keys5 { w, k, r };
+        let (expected, found) = (self.fill(rest.take(n * n + n)), rest.take(n * n + n));
+        found.iter_mut().zip(&*expected).for_each(|(y, x)| *y = *x);
+        let (state, y) = expected.split_at_mut(n * n);
+        Generic.wkv5(keys, v, state, y);
+        let (state, y) = found.split_at_mut(n * n);
+        kernel.wkv5(keys, v, state, y);
+        compare(expected, found)
+    }
+
+    /// A head of version 7; `cols` is its width.
     fn wkv7(&mut self, kernel: impl Kernel, memory: &mut [f32]) -> Result<(), At> {
         let n = self.cols;
         let mut rest = Rest(memory);

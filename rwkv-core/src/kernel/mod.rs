@@ -24,7 +24,7 @@ mod x86;
 #[cfg(rwkv_isa = "armv7em")]
 pub use armv7em::Armv7em;
 pub use choice::Choice;
-pub use floats::Keys;
+pub use floats::{Keys, Keys5};
 pub use generic::Generic;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub use neon::{Neon, NeonDot};
@@ -150,6 +150,17 @@ pub trait Kernel: Copy + Send + Sync {
     /// `acc[r] += (w[r] + 8) · (sub[g] · x)` and `offsets[g] += sub[g] · x` in wrapping `i32`, for
     /// a line of [`Format::Int4`]. The caller subtracts eight times the offset of a group.
     fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]);
+
+    /// The recurrence of versions 5 and 6 for one head. For each value index `j`, over the keys `i`
+    /// in natural order and from +0:
+    ///
+    /// `y[j] = Σ S[i][j]·r[i]`, then `S[i][j] = S[i][j]·w[i] + v[j]·k[i]`; products are rounded.
+    ///
+    /// `state` is `S[key][value]`, all else as long as the head is wide.
+    #[inline]
+    fn wkv5(self, keys: Keys5<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+        floats::wkv5(keys, v, state, y);
+    }
 
     /// The recurrence of version 7 for one head. For each value index `j`, over the keys `i` in
     /// natural order and from +0:

@@ -4,7 +4,7 @@ use half::f16;
 use proptest::{collection::vec, prelude::*};
 use std::{println, vec, vec::Vec};
 
-use super::{Generic, Input, Kernel, Keys, Lines, cases, room_words};
+use super::{Generic, Input, Kernel, Keys, Keys5, Lines, cases, room_words};
 use crate::{
     image::{Format, GROUP, pack},
     op::Quantiser,
@@ -174,7 +174,7 @@ fn assert_same(a: f32, b: f32) {
     assert!(a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()), "{a:e} {b:e}");
 }
 
-/// Version 7's recurrence for a head of `n` channels, `value` after `value` as it is defined.
+/// The recurrences with matrices for a head of `n` channels, `value` after `value` as it is defined.
 fn recurrence(kernel: impl Kernel, n: usize, mut value: impl FnMut() -> f32) {
     let [w, k, kk, b, r, v] = [(); 6].map(|()| (0..n).map(|_| value()).collect::<Vec<_>>());
     let before: Vec<f32> = (0..n * n).map(|_| value()).collect();
@@ -190,6 +190,16 @@ fn recurrence(kernel: impl Kernel, n: usize, mut value: impl FnMut() -> f32) {
             sum += s * r[i];
         }
         assert_same(y[j], sum);
+    }
+
+    let (mut state, mut y) = (before.clone(), vec![f32::NAN; n]);
+    kernel.wkv5(Keys5 { w: &w, k: &k, r: &r }, &v, &mut state, &mut y);
+    for j in 0..n {
+        let sum = (0..n).fold(0.0, |sum, i| sum + before[i * n + j] * r[i]);
+        assert_same(y[j], sum);
+        for i in 0..n {
+            assert_same(state[i * n + j], before[i * n + j] * w[i] + v[j] * k[i]);
+        }
     }
 }
 

@@ -1,45 +1,14 @@
 //! RWKV-7, "Goose".
 
+use super::{low_rank, shifted};
 use crate::{
-    exec::{Carry, Executor, Input, Output, Shifted, Span, Wkv7},
+    exec::{Carry, Executor, Input, Output, Span, Wkv7},
     image::Id,
     op::{Activation, Shift},
 };
 
-pub(super) async fn token<E: Executor>(ex: &mut E) -> Result<(), E::Error> {
-    let d = ex.dims();
-    let (x, first) = (ex.take(d.dim), ex.take(d.dim));
-    ex.embed(x).await?;
-    for layer in 0..d.layers {
-        ex.layer(layer).await?;
-        time_mix(ex, layer, x, first).await?;
-        channel_mix(ex, x).await?;
-    }
-    ex.head(x).await
-}
-
-const fn shifted(id: Id, x: Span, previous: Carry) -> Shifted {
-    Shifted { id, x, previous, kind: Shift::Previous }
-}
-
-/// `out = W2·f(W1·x)`, through a vector of the rank's length.
-async fn low_rank<E: Executor>(
-    ex: &mut E,
-    [w1, w2]: [Id; 2],
-    x: Input,
-    rank: u16,
-    f: Activation,
-    out: Span,
-) -> Result<(), E::Error> {
-    let inner = ex.take(rank.into());
-    ex.product(w1, x, Output::Set(inner, f)).await?;
-    ex.product(w2, Input::Plain(inner), Output::Set(out, Activation::Identity)).await?;
-    ex.release(inner);
-    Ok(())
-}
-
 /// `first` is the value of layer 0 for the same token; it is not carried to the next.
-async fn time_mix<E: Executor>(
+pub(super) async fn time_mix<E: Executor>(
     ex: &mut E,
     layer: u32,
     x: Span,
@@ -51,7 +20,7 @@ async fn time_mix<E: Executor>(
     let (r, w, k) = (ex.take(dim), ex.take(dim), ex.take(dim));
     let (v, a, g) = (ex.take(dim), ex.take(dim), ex.take(dim));
     let set = |y| Output::Set(y, Activation::Identity);
-    let mixed = |id| Input::Shifted(shifted(id, c, Carry::Att));
+    let mixed = |id| Input::Shifted(shifted(id, c, Carry::Att, Shift::Previous));
     ex.layer_norm(Id::Ln1, x, c).await?;
 
     ex.product(Id::AttReceptance, mixed(Id::AttMixR), set(r)).await?;
@@ -70,7 +39,7 @@ async fn time_mix<E: Executor>(
         // v += (first - v)·σ(v0 + V2·V1·xv)
         let xv = ex.take(dim);
         let gate = ex.take(dim);
-        ex.shift(shifted(Id::AttMixV, c, Carry::Att), xv).await?;
+        ex.shift(shifted(Id::AttMixV, c, Carry::Att, Shift::Previous), xv).await?;
         ex.product(Id::AttValue, Input::Plain(xv), set(v)).await?;
         let v12 = [Id::AttV1, Id::AttV2];
         low_rank(ex, v12, Input::Plain(xv), rank_v, Activation::Identity, gate).await?;
@@ -93,12 +62,12 @@ async fn time_mix<E: Executor>(
     Ok(())
 }
 
-async fn channel_mix<E: Executor>(ex: &mut E, x: Span) -> Result<(), E::Error> {
+pub(super) async fn channel_mix<E: Executor>(ex: &mut E, x: Span) -> Result<(), E::Error> {
     let d = ex.dims();
     let (c, k) = (ex.take(d.dim), ex.take(d.ffn));
     ex.layer_norm(Id::Ln2, x, c).await?;
     // x += Wv·relu(Wk·shift(c))²
-    let mixed = Input::Shifted(shifted(Id::FfnMixK, c, Carry::Ffn));
+    let mixed = Input::Shifted(shifted(Id::FfnMixK, c, Carry::Ffn, Shift::Previous));
     ex.product(Id::FfnKey, mixed, Output::Set(k, Activation::SquaredRelu)).await?;
     ex.keep(c, Carry::Ffn)?;
     ex.sparse_product(Id::FfnValue, k, None, x).await?;

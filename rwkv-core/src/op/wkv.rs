@@ -2,7 +2,7 @@
 
 use super::{moments, sum_of};
 use crate::{
-    kernel::{Kernel, Keys},
+    kernel::{Kernel, Keys, Keys5},
     math,
 };
 
@@ -31,6 +31,45 @@ fn weights(a: f32, b: f32) -> (f32, f32, f32) {
     let (q, e) = (if a > b { a } else { b }, math::exp_of_negative(a - b));
     let one = 1.0 + 0.0 * q;
     if a > b { (q, one, e) } else { (q, e, one) }
+}
+
+/// The vectors of one head that the recurrence of versions 5 and 6 reads and overwrites, all of
+/// head size.
+#[derive(Debug)]
+pub struct Head5<'a> {
+    /// Receptance in, output out.
+    pub r: &'a mut [f32],
+    /// Decay.
+    pub w: &'a [f32],
+    /// Key.
+    pub k: &'a [f32],
+    /// Value.
+    pub v: &'a [f32],
+    /// Room for the output before its norm.
+    pub y: &'a mut [f32],
+}
+
+/// The recurrence of versions 5 and 6 for one head, with its bonus and group norm.
+///
+/// `params` is `[bonus, weight, bias]` per channel, the last two of the group norm. The state lies
+/// as in [`wkv7`], and sums run alike. The output is of the state before this token, whose own
+/// part, the bonus, is a sum over the keys that all values share.
+pub fn wkv5(kernel: impl Kernel, params: &[f32], epsilon: f32, head: Head5<'_>, state: &mut [f32]) {
+    let Head5 { r, w, k, v, y } = head;
+    let params = params.as_chunks::<3>().0;
+
+    for (((y, r), k), [u, ..]) in y.iter_mut().zip(&*r).zip(k).zip(params) {
+        *y = r * k * u;
+    }
+    let bonus = sum_of(y, |y| y);
+
+    kernel.wkv5(Keys5 { w, k, r }, v, state, y);
+
+    y.iter_mut().zip(v).for_each(|(y, v)| *y += bonus * v);
+    let (mean, inverse) = moments(y, epsilon);
+    for ((r, y), [_, weight, bias]) in r.iter_mut().zip(&*y).zip(params) {
+        *r = (y - mean) * inverse * weight + bias;
+    }
 }
 
 /// The vectors of one head that version 7's recurrence reads and overwrites, all of head size.
@@ -94,13 +133,55 @@ mod tests {
     use super::*;
     use crate::kernel::Generic;
 
+    /// Numbers in a range, the same for a seed.
+    fn numbers(n: usize, seed: usize, lo: f32, hi: f32) -> Vec<f32> {
+        let x = |i| ((i * 7919 + seed * 104_729 + 17) % 1009) as f32 / 1009.0;
+        (0..n).map(|i| lo + (hi - lo) * x(i)).collect()
+    }
+
+    /// Versions 5 and 6 against their formulas in f64, for a head of `n` channels.
+    fn wkv5_is_the_formula_for(n: usize, seed: usize) {
+        let vector = |index: usize, lo, hi| numbers(n, seed + index, lo, hi);
+        let (r0, w, k) = (vector(1, -1.0, 1.0), vector(2, 0.0, 1.0), vector(3, -1.0, 1.0));
+        let v = vector(4, -1.0, 1.0);
+        let parameters: [Vec<f32>; 3] = core::array::from_fn(|i| vector(10 + i, -1.0, 1.0));
+        let flat: Vec<f32> = (0..n).flat_map(|i| parameters.iter().map(move |p| p[i])).collect();
+        let before: Vec<f32> = (0..n * n).map(|i| (i % 13) as f32 / 13.0 - 0.5).collect();
+
+        let d = |x: f32| f64::from(x);
+        let [u, weight, bias] = &parameters;
+        let s = |i: usize, j: usize| d(before[i * n + j]);
+        let kv = |i: usize, j: usize| d(k[i]) * d(v[j]);
+        let y: Vec<f64> = (0..n)
+            .map(|j| (0..n).map(|i| d(r0[i]) * (d(u[i]) * kv(i, j) + s(i, j))).sum())
+            .collect();
+        let mean = y.iter().sum::<f64>() / n as f64;
+        let var = y.iter().map(|y| (y - mean) * (y - mean)).sum::<f64>() / n as f64;
+
+        let (mut r, mut state, mut room) = (r0.clone(), before.clone(), std::vec![0.0; n]);
+        let head = Head5 { r: &mut r, w: &w, k: &k, v: &v, y: &mut room };
+        wkv5(Generic, &flat, 64e-5, head, &mut state);
+        for j in 0..n {
+            let expected = (y[j] - mean) / (var + 64e-5).sqrt() * d(weight[j]) + d(bias[j]);
+            assert!((d(r[j]) - expected).abs() < 2e-5, "{n}, {j}: {} {expected}", r[j]);
+            for i in 0..n {
+                let after = kv(i, j) + d(w[i]) * s(i, j);
+                assert!((d(state[i * n + j]) - after).abs() < 1e-6, "{n}, {i}, {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn wkv5_is_the_formula() {
+        for n in [4, 8, 12, 16, 32, 64, 128] {
+            (0..3).for_each(|head| wkv5_is_the_formula_for(n, 100 * head));
+        }
+    }
+
     /// Version 7 against its formulas in f64, with the matrix in the official orientation, for a
     /// head of `n` channels.
     fn wkv7_is_the_formula_for(n: usize, seed: usize) {
-        let vector = |index: usize, lo: f32, hi: f32| -> Vec<f32> {
-            let x = |i| ((i * 7919 + (seed + index) * 104_729 + 17) % 1009) as f32 / 1009.0;
-            (0..n).map(|i| lo + (hi - lo) * x(i)).collect()
-        };
+        let vector = |index: usize, lo, hi| numbers(n, seed + index, lo, hi);
         let (r0, w, k0) = (vector(1, -1.0, 1.0), vector(2, 0.55, 1.0), vector(3, -1.0, 1.0));
         let (v, a0, g) = (vector(4, -1.0, 1.0), vector(5, 0.0, 1.0), vector(6, -1.0, 1.0));
         let parameters: [Vec<f32>; 5] = core::array::from_fn(|i| vector(10 + i, -1.0, 1.0));

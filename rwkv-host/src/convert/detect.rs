@@ -29,16 +29,17 @@ const COMMON: [&str; 5] = [
 /// Finds version and dimensions.
 ///
 /// # Errors
-/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Missing`] or
-/// [`ConvertError::Shape`].
+/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Tuned`],
+/// [`ConvertError::Missing`], [`ConvertError::Shape`] or [`ConvertError::Limit`].
 pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
     let has = |name: &str| checkpoint.get(name).is_some();
+    refuse(checkpoint)?;
     let missing: Vec<&str> = COMMON.into_iter().filter(|name| !has(name)).collect();
     if !missing.is_empty() {
         let found = sample(checkpoint.entries().keys().map(String::as_str));
         return Err(ConvertError::Unknown { missing: missing.join(", "), found });
     }
-    let version = version(has)?;
+    let version = version(has);
 
     let shape = |name: &str, rank: usize| -> Result<&[usize], ConvertError> {
         let Some(entry) = checkpoint.get(name) else {
@@ -56,19 +57,27 @@ pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
     let emb = shape("emb.weight", 2)?;
     let ffn = shape("blocks.0.ffn.key.weight", 2)?[0];
     let layers = (0..).take_while(|l| has(&format!("blocks.{l}.ln1.weight"))).count();
-    let (mut head_size, mut ranks) = (0, [0; 4]);
-    if version == Version::V7 {
-        head_size = shape("blocks.0.att.r_k", 2)?[1];
-        ranks = [
-            rank(shape("blocks.0.att.w1", 2)?)?,
-            rank(shape("blocks.0.att.a1", 2)?)?,
-            0,
-            rank(shape("blocks.0.att.g1", 2)?)?,
-        ];
-        if layers > 1 {
-            ranks[2] = rank(shape("blocks.1.att.v1", 2)?)?;
+    let head_size = match version {
+        Version::V4 => 0,
+        Version::V50 | Version::V52 => {
+            let heads = checkpoint.get("blocks.0.att.time_decay").and_then(|e| e.shape.first());
+            emb[1] / heads.copied().unwrap_or(1).max(1)
         }
-    }
+        Version::V6 => shape("blocks.0.att.time_faaaa", 2)?[1],
+        _ => shape("blocks.0.att.r_k", 2)?[1],
+    };
+    let ranks = match version {
+        Version::V6 => {
+            let decay = rank(shape("blocks.0.att.time_decay_w1", 2)?[1])?;
+            [decay, rank(shape("blocks.0.att.time_maa_w2", 3)?[1])?, 0, 0]
+        }
+        Version::V7 => {
+            let of = |part: &str| rank(shape(&format!("blocks.{part}"), 2)?[1]);
+            let value = if layers > 1 { of("1.att.v1")? } else { 0 };
+            [of("0.att.w1")?, of("0.att.a1")?, value, of("0.att.g1")?]
+        }
+        _ => [0; 4],
+    };
     let dims = Dims {
         layers: u32::try_from(layers).ok().filter(|n| *n <= MAX_LAYERS).ok_or_else(|| {
             ConvertError::Limit(format!("{layers} layers are more than {MAX_LAYERS}"))
@@ -79,9 +88,9 @@ pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
         head_size: head_size as u32,
         ranks,
         layer_norm_eps: 1e-5,
-        group_norm_eps: if head_size > 0 { 64e-5 } else { 0.0 },
+        group_norm_eps: if version.has_heads() { 64e-5 } else { 0.0 },
     };
-    if version == Version::V7
+    if version.has_heads()
         && (!dims.head_size.is_multiple_of(4)
             || dims.head_size == 0
             || !dims.dim.is_multiple_of(dims.head_size))
@@ -101,24 +110,41 @@ fn size(n: usize, what: &str) -> Result<u32, ConvertError> {
         .ok_or_else(|| ConvertError::Limit(format!("{what} of {n} is not within 1 to 65536")))
 }
 
-fn rank(shape: &[usize]) -> Result<u16, ConvertError> {
-    u16::try_from(shape[1])
+fn rank(n: usize) -> Result<u16, ConvertError> {
+    u16::try_from(n)
         .ok()
         .filter(|n| *n > 0)
-        .ok_or_else(|| ConvertError::Limit(format!("rank {} is not within 1 to 65535", shape[1])))
+        .ok_or_else(|| ConvertError::Limit(format!("rank {n} is not within 1 to 65535")))
 }
 
-fn version(has: impl Fn(&str) -> bool) -> Result<Version, ConvertError> {
-    if has("blocks.0.att.r_k") || has("blocks.0.att.k_k") {
-        return Ok(Version::V7);
+/// What only unsupported versions have; a version may hold what those after it have, too.
+const UNSUPPORTED: [(&str, &str); 3] =
+    [("blocks.0.rosa", "8"), ("blocks.0.qkv.", "7b"), ("blocks.0.ffn.s_emb", "7a")];
+
+/// Refuses what is known and not supported, and what would be lost.
+fn refuse(checkpoint: &Checkpoint) -> Result<(), ConvertError> {
+    let names = || checkpoint.entries().keys();
+    for (prefix, version) in UNSUPPORTED {
+        if names().any(|name| name.starts_with(prefix)) {
+            return Err(ConvertError::Unsupported(version));
+        }
     }
-    Err(ConvertError::Unsupported(if has("blocks.0.att.time_maa_x") {
-        "6"
+    match names().find(|name| name.ends_with(".att.time_state")) {
+        Some(name) => Err(ConvertError::Tuned(name.clone())),
+        None => Ok(()),
+    }
+}
+
+fn version(has: impl Fn(&str) -> bool) -> Version {
+    if has("blocks.0.att.r_k") || has("blocks.0.att.k_k") {
+        Version::V7
+    } else if has("blocks.0.att.time_maa_x") {
+        Version::V6
     } else if has("blocks.0.att.gate.weight") {
-        "5.1 or 5.2"
+        Version::V52
     } else if has("blocks.0.att.ln_x.weight") {
-        "5.0"
+        Version::V50
     } else {
-        return Ok(Version::V4);
-    }))
+        Version::V4
+    }
 }

@@ -89,9 +89,13 @@ impl Options {
 
 /// Small matrices that lose much and tables whose rows are read one by one.
 const fn is_delicate(id: Id) -> bool {
-    use Id::{AttA1, AttA2, AttG1, AttG2, AttV1, AttV2, AttW1, AttW2, Embedding, Head};
+    use Id::{
+        AttA1, AttA2, AttG1, AttG2, AttMix1, AttMixG2, AttMixK2, AttMixR2, AttMixV2, AttMixW2,
+        AttV1, AttV2, AttW1, AttW2, Embedding, Head,
+    };
     let low_rank = matches!(id, AttW1 | AttW2 | AttA1 | AttA2 | AttV1 | AttV2 | AttG1 | AttG2);
-    low_rank || matches!(id, Embedding | Head)
+    let shift = matches!(id, AttMix1 | AttMixW2 | AttMixK2 | AttMixV2 | AttMixR2 | AttMixG2);
+    low_rank || shift || matches!(id, Embedding | Head)
 }
 
 /// Why a checkpoint could not be converted.
@@ -112,8 +116,14 @@ pub enum ConvertError {
         found: String,
     },
     /// The version is known and not supported.
-    #[error("RWKV-{0} checkpoints cannot be converted yet; versions 4 and 7 can")]
+    #[error("RWKV-{0} checkpoints cannot be converted; versions 4, 5, 6 and 7 can")]
     Unsupported(&'static str),
+    /// The checkpoint starts from a tuned state.
+    #[error(
+        "{0} is a state to start from, which an image cannot hold yet: it would be lost; \
+         convert the checkpoint without it"
+    )]
+    Tuned(String),
     /// Tensors are missing.
     #[error(
         "this RWKV-{version} checkpoint is not complete: missing {}; found instead: {found}",

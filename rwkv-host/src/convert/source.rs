@@ -1,6 +1,6 @@
 //! Where the values of a record come from.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, iter};
 
 use rwkv_core::{
     exec::record::{Request, run},
@@ -26,24 +26,36 @@ enum Recipe {
     Matrix(String),
     /// One matrix that is stored `[in, out]`.
     Transposed(String),
+    /// One of several matrices that are stored `[matrix, in, out]`, and of how many.
+    Part(String, usize, usize),
     /// Vectors, interleaved channel by channel.
     Vectors(Vec<String>),
 }
 
 const EMBEDDING: &str = "emb.weight";
+/// Vectors that some checkpoints of version 5 keep per head.
+const HEAD_WISE: [&str; 3] = ["att.time_decay", "att.time_first", "att.time_faaaa"];
 const LN0: [&str; 2] = ["blocks.0.ln0.weight", "blocks.0.ln0.bias"];
 
-fn recipe(version: Version, request: &Request) -> Result<Recipe, ConvertError> {
-    use Recipe::{Embedding, Matrix, Transposed, Vectors};
+/// `has` says whether the checkpoint holds a tensor.
+fn recipe(
+    version: Version,
+    request: &Request,
+    has: impl Fn(&str) -> bool,
+) -> Result<Recipe, ConvertError> {
+    use Recipe::{Embedding, Matrix, Part, Transposed, Vectors};
     let prefix = request.layer.map_or_else(String::new, |l| format!("blocks.{l}."));
     let name = |s: &str| format!("{prefix}{s}");
     let vectors = |names: &[&str]| Vectors(names.iter().map(|s| name(s)).collect());
     let mix = |part: &str, letter: &str| {
         Vectors(vec![match version {
             Version::V7 => name(&format!("{part}.x_{letter}")),
+            Version::V6 => name(&format!("{part}.time_maa_{letter}")),
             _ => name(&format!("{part}.time_mix_{letter}")),
         }])
     };
+    let finch = version == Version::V6;
+    let mix2 = |part| Part(name("att.time_maa_w2"), part, 5);
     Ok(match request.id {
         Id::Embedding => Embedding,
         Id::Ln1 => vectors(&["ln1.weight", "ln1.bias"]),
@@ -64,9 +76,26 @@ fn recipe(version: Version, request: &Request) -> Result<Recipe, ConvertError> {
         Id::AttWkv7 => {
             vectors(&["att.k_k", "att.k_a", "att.r_k", "att.ln_x.weight", "att.ln_x.bias"])
         }
-        Id::AttW1 => Transposed(name("att.w1")),
-        Id::AttW2 => Transposed(name("att.w2")),
-        Id::AttW0 => vectors(&["att.w0"]),
+        Id::AttGate => Matrix(name("att.gate.weight")),
+        Id::AttDecay => vectors(&["att.time_decay"]),
+        Id::AttWkv5 => {
+            let (usual, other) = match version {
+                Version::V50 => ("att.time_first", "att.time_faaaa"),
+                _ => ("att.time_faaaa", "att.time_first"),
+            };
+            let bonus = if has(&name(usual)) || !has(&name(other)) { usual } else { other };
+            vectors(&[bonus, "att.ln_x.weight", "att.ln_x.bias"])
+        }
+        Id::AttMixX => mix("att", "x"),
+        Id::AttMix1 => Transposed(name("att.time_maa_w1")),
+        Id::AttMixW2 => mix2(0),
+        Id::AttMixK2 => mix2(1),
+        Id::AttMixV2 => mix2(2),
+        Id::AttMixR2 => mix2(3),
+        Id::AttMixG2 => mix2(4),
+        Id::AttW1 => Transposed(name(if finch { "att.time_decay_w1" } else { "att.w1" })),
+        Id::AttW2 => Transposed(name(if finch { "att.time_decay_w2" } else { "att.w2" })),
+        Id::AttW0 => vectors(&[if finch { "att.time_decay" } else { "att.w0" }]),
         Id::AttA1 => Transposed(name("att.a1")),
         Id::AttA2 => Transposed(name("att.a2")),
         Id::AttA0 => vectors(&["att.a0"]),
@@ -88,9 +117,9 @@ fn recipe(version: Version, request: &Request) -> Result<Recipe, ConvertError> {
 
 /// The official name of the tensor that a matrix comes from; `None` for vectors.
 pub(crate) fn matrix(version: Version, request: &Request) -> Option<String> {
-    match recipe(version, request).ok()? {
+    match recipe(version, request, |_| true).ok()? {
         Recipe::Embedding => Some(EMBEDDING.into()),
-        Recipe::Matrix(name) | Recipe::Transposed(name) => Some(name),
+        Recipe::Matrix(name) | Recipe::Transposed(name) | Recipe::Part(name, ..) => Some(name),
         Recipe::Vectors(_) => None,
     }
 }
@@ -99,7 +128,7 @@ impl Recipe {
     fn tensors(&self) -> Vec<&str> {
         match self {
             Self::Embedding => vec![EMBEDDING, LN0[0], LN0[1]],
-            Self::Matrix(name) | Self::Transposed(name) => vec![name],
+            Self::Matrix(name) | Self::Transposed(name) | Self::Part(name, ..) => vec![name],
             Self::Vectors(names) => names.iter().map(String::as_str).collect(),
         }
     }
@@ -108,6 +137,10 @@ impl Recipe {
 impl<'a> Source<'a> {
     pub(super) const fn new(checkpoint: &'a Checkpoint, version: Version, dims: Dims) -> Self {
         Self { checkpoint, version, dims }
+    }
+
+    fn recipe(&self, request: &Request) -> Result<Recipe, ConvertError> {
+        recipe(self.version, request, |name| self.checkpoint.get(name).is_some())
     }
 
     /// Checks that every tensor is there.
@@ -126,7 +159,7 @@ impl<'a> Source<'a> {
     fn names(&self) -> Result<BTreeSet<String>, ConvertError> {
         let mut names = BTreeSet::new();
         run(self.version, &self.dims, |request| -> Result<(), ConvertError> {
-            let recipe = recipe(self.version, request)?;
+            let recipe = self.recipe(request)?;
             names.extend(recipe.tensors().into_iter().map(str::to_owned));
             Ok(())
         })?;
@@ -150,7 +183,7 @@ impl<'a> Source<'a> {
     /// The values of a record, row-major: outputs by inputs, or channels by vectors.
     pub(super) fn values(&self, request: &Request) -> Result<Vec<f32>, ConvertError> {
         let (rows, cols) = (request.shape().rows as usize, request.shape().cols as usize);
-        match recipe(self.version, request)? {
+        match self.recipe(request)? {
             Recipe::Embedding => {
                 let mut table = self.read(EMBEDDING, &[rows, cols])?;
                 let params = interleave(&self.ln0()?);
@@ -162,8 +195,11 @@ impl<'a> Source<'a> {
             }
             Recipe::Matrix(name) => self.read(&name, &[rows, cols]),
             Recipe::Transposed(name) => {
-                let stored = self.read(&name, &[cols, rows])?;
-                Ok((0..rows * cols).map(|i| stored[i % cols * rows + i / cols]).collect())
+                Ok(transposed(&self.read(&name, &[cols, rows])?, rows, cols))
+            }
+            Recipe::Part(name, part, parts) => {
+                let stored = self.read(&name, &[parts, cols, rows])?;
+                Ok(transposed(&stored[part * rows * cols..], rows, cols))
             }
             Recipe::Vectors(names) => {
                 let vectors = names.iter().map(|name| self.vector(name, rows));
@@ -172,14 +208,24 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A vector of `len` elements, whatever its dimensions; version 4's decay as `-e^w`.
+    /// A vector of `len` elements, whatever its dimensions; that of a head may have one element
+    /// for all its channels. The decays of versions 4 and 5 leave as the recurrence wants them.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, ConvertError> {
+        let per_head = matches!(self.version, Version::V50 | Version::V52)
+            && HEAD_WISE.iter().any(|part| name.ends_with(part));
+        let shared = if per_head { self.dims.head_size as usize } else { 1 };
         self.expect(name, format!("{len} elements"), |shape| {
-            shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(len)
+            let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            count == Some(len) || count == Some(len / shared)
         })?;
         let mut data = finite(name, self.checkpoint.read(name)?.data)?;
-        if name.ends_with("att.time_decay") && self.checkpoint.decay_form() == DecayForm::Raw {
-            data.iter_mut().for_each(|w| *w = -math::exp(*w));
+        if let (DecayForm::Raw, Some(f)) =
+            (self.checkpoint.decay_form(), mapping(self.version, name))
+        {
+            data.iter_mut().for_each(|w| *w = f(*w));
+        }
+        if data.len() < len {
+            data = data.into_iter().flat_map(|w| iter::repeat_n(w, shared)).collect();
         }
         finite(name, data)
     }
@@ -204,6 +250,21 @@ impl<'a> Source<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// What becomes of the values of a vector that training sees in another form.
+fn mapping(version: Version, name: &str) -> Option<fn(f32) -> f32> {
+    match (version, name.rsplit('.').next()?) {
+        (Version::V4, "time_decay") => Some(|w| -math::exp(w)),
+        (Version::V50 | Version::V52, "time_decay") => Some(|w| math::exp(-math::exp(w))),
+        (Version::V50 | Version::V52, "time_first") => Some(math::exp),
+        _ => None,
+    }
+}
+
+/// The matrix of `rows` by `cols` whose transpose leads `stored`.
+fn transposed(stored: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    (0..rows * cols).map(|i| stored[i % cols * rows + i / cols]).collect()
 }
 
 fn finite(name: &str, data: Vec<f32>) -> Result<Vec<f32>, ConvertError> {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use rwkv_core::{
     Digest, Error, Image, ImageError, Logits, StateView,
     exec::{
-        Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv7, finite,
+        Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv5, Wkv7, finite,
         record::{columns_room, product_room},
     },
     image::{Dims, Id, RECORD_WORDS, Record, SectionKind, Shape},
@@ -243,6 +243,23 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         })
     }
 
+    fn shift_by(&mut self, weights: Span, x: Span, previous: Carry) -> Result<(), Error> {
+        let all = self.with_previous(x, previous)?;
+        let pairs = all.par_chunks_exact(x.len()).zip(all[x.len()..].par_chunks_exact(x.len()));
+        self.lanes().zip(pairs).try_for_each(|(mut lane, (previous, x))| {
+            op::shift_in_place(x, previous, lane.get_mut(weights)?);
+            Ok(())
+        })
+    }
+
+    async fn vector(&mut self, id: Id, out: Span) -> Result<(), Error> {
+        let values = self.vectors(Shape::vectors(id, out.len() as u32, 1))?;
+        self.lanes().try_for_each(|mut lane| {
+            lane.get_mut(out)?.copy_from_slice(&values);
+            Ok(())
+        })
+    }
+
     async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), Error> {
         let input = self.room(product_room(x.len()));
         let filled = input.part(0, x.len());
@@ -310,6 +327,10 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         self.lanes().try_for_each(|mut lane| lane.copy(x, out))
     }
 
+    fn multiply(&mut self, x: Span, gate: Span) -> Result<(), Error> {
+        self.lanes().try_for_each(|mut lane| lane.multiply(x, gate))
+    }
+
     fn lerp(&mut self, x: Span, target: Span, weight: Span) -> Result<(), Error> {
         self.lanes().try_for_each(|mut lane| lane.lerp(x, target, weight))
     }
@@ -334,6 +355,21 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
     async fn wkv4(&mut self, k: Span, v: Span, r: Span) -> Result<(), Error> {
         let params = self.vectors(Shape::vectors(Id::AttWkv4, k.len() as u32, 2))?;
         self.recurrence(|lane, recurrent| lane.wkv4(&params, 0, [k, v, r], recurrent))
+    }
+
+    async fn wkv5(&mut self, vectors: Wkv5) -> Result<(), Error> {
+        let dims = self.dims();
+        let n = dims.head_size as usize;
+        let room = self.room(dims.head_size);
+        let shape = Shape::heads(Id::AttWkv5, vectors.r.len() as u32, 3, dims.head_size);
+        let params = self.vectors(shape)?;
+        self.recurrence(|lane, recurrent| {
+            for (head, params) in params.chunks_exact(3 * n).enumerate() {
+                let head = (head * n, params);
+                lane.wkv5(native(), head, vectors, room, dims.group_norm_eps, recurrent)?;
+            }
+            Ok(())
+        })
     }
 
     async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), Error> {

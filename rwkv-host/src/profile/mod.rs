@@ -236,17 +236,19 @@ fn section_name(section: u16, layers: u32) -> String {
 /// The operation of the executor that reads a record.
 const fn operation_name(id: Option<Id>) -> &'static str {
     use Id::{
-        AttA0, AttMixA, AttMixG, AttMixK, AttMixR, AttMixV, AttMixW, AttV0, AttW0, AttWkv4,
-        AttWkv7, Embedding, FfnMixK, FfnMixR, FfnValue, Head, Ln1, Ln2, LnOut,
+        AttA0, AttDecay, AttMixA, AttMixG, AttMixK, AttMixR, AttMixV, AttMixW, AttV0, AttW0,
+        AttWkv4, AttWkv5, AttWkv7, Embedding, FfnMixK, FfnMixR, FfnValue, Head, Ln1, Ln2, LnOut,
     };
     match id {
-        None => "copy, lerp, keep",
+        None => "copy, multiply, lerp, shift_by, keep",
         Some(Embedding) => "embed",
         Some(Ln1 | Ln2 | LnOut) => "layer_norm",
         Some(AttMixR | AttMixK | AttMixV | AttMixW | AttMixA | AttMixG | FfnMixK | FfnMixR) => {
             "shift"
         }
         Some(AttWkv4) => "wkv4",
+        Some(AttDecay) => "vector",
+        Some(AttWkv5) => "wkv5",
         Some(AttWkv7) => "wkv7",
         Some(AttW0 | AttA0 | AttV0) => "bias",
         Some(FfnValue) => "sparse_product",

@@ -6,7 +6,7 @@
 
 use core::arch::asm;
 
-use super::wkv7::{Keys, wkv7_from};
+use super::{blocks::from, wkv7::Keys};
 
 /// Value indices whose sums stay in registers.
 const BLOCK: usize = 8;
@@ -31,7 +31,7 @@ pub(crate) fn wkv7(keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) 
         }
     }
     if first < n {
-        wkv7_from::<4>(first, keys, v, state, y);
+        from::<4>(first, keys, v, state, y);
     }
 }
 

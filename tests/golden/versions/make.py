@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Random models of several versions, and the logits that another implementation computes of them.
+
+    apt-get install --no-install-recommends python3-torch
+    python3 -m venv --system-site-packages VENV && VENV/bin/pip install --no-deps rwkv tokenizers
+    VENV/bin/python tests/golden/versions/make.py
+
+For each version this writes a list of tensors, from which the tests make the same checkpoint, and
+the logits after the last tokens of a text, by the package `rwkv` on the CPU in f32.
+"""
+
+import os
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ |= {"RWKV_JIT_ON": "0", "RWKV_CUDA_ON": "0"}
+
+import torch
+from rwkv.model import RWKV
+
+HERE = Path(__file__).parent
+TOKENS, SEED, SHOWN = 64, 7, 4
+LAYERS, DIM, FFN, VOCAB = 2, 48, 100, 256
+# Heads, and for version 6 the ranks of token shift and decay.
+HEADS = {"5.0": 4, "5.1": 3, "5.2": 4, "6": 3}
+RANK_SHIFT, RANK_DECAY = 6, 10
+
+# Values lie around an offset, within 2^15 times 2^-exponent of it: an f32 holds them exactly.
+WEIGHT, BIAS, MIX, DECAY, UNIT, WIDE = (0, 17), (0, 18), (0.5, 16), (-2, 13), (0, 15), (0, 16)
+NORM, LOW = (1, 17), (-1, 15)
+
+
+def tensors(version):
+    """Name, shape, offset and exponent of every tensor."""
+    heads = HEADS[version]
+    per_channel, vector = [heads, DIM // heads], [1, 1, DIM]
+
+    def norm(name):
+        yield f"{name}.weight", [DIM], NORM
+        yield f"{name}.bias", [DIM], BIAS
+
+    def layer(i):
+        att, ffn = f"blocks.{i}.att", f"blocks.{i}.ffn"
+        if i == 0:
+            yield from norm("blocks.0.ln0")
+        yield from norm(f"blocks.{i}.ln1")
+        yield from norm(f"blocks.{i}.ln2")
+        if version == "6":
+            for letter in "xwkvrg":
+                yield f"{att}.time_maa_{letter}", vector, MIX
+            yield f"{att}.time_maa_w1", [DIM, 5 * RANK_SHIFT], WEIGHT
+            yield f"{att}.time_maa_w2", [5, RANK_SHIFT, DIM], WEIGHT
+            yield f"{att}.time_decay", vector, DECAY
+            yield f"{att}.time_decay_w1", [DIM, RANK_DECAY], WEIGHT
+            yield f"{att}.time_decay_w2", [RANK_DECAY, DIM], WIDE
+            yield f"{att}.time_faaaa", per_channel, UNIT
+        else:
+            for letter in "kvr" if version == "5.0" else "kvrg":
+                yield f"{att}.time_mix_{letter}", vector, MIX
+            yield f"{att}.time_decay", per_channel if version == "5.2" else [heads], DECAY
+            if version == "5.0":
+                yield f"{att}.time_first", [heads], LOW
+            else:
+                yield f"{att}.time_faaaa", per_channel if version == "5.2" else [heads], UNIT
+        matrices = ["receptance", "key", "value", "output"]
+        for name in matrices + ([] if version == "5.0" else ["gate"]):
+            yield f"{att}.{name}.weight", [DIM, DIM], WEIGHT
+        yield from norm(f"{att}.ln_x")
+        for letter in "kr":
+            yield f"{ffn}.time_{'maa' if version == '6' else 'mix'}_{letter}", vector, MIX
+        yield f"{ffn}.key.weight", [FFN, DIM], WEIGHT
+        yield f"{ffn}.receptance.weight", [DIM, DIM], WEIGHT
+        yield f"{ffn}.value.weight", [DIM, FFN], WEIGHT
+
+    yield "emb.weight", [VOCAB, DIM], UNIT
+    for i in range(LAYERS):
+        yield from layer(i)
+    yield from norm("ln_out")
+    yield "head.weight", [VOCAB, DIM], WIDE
+
+
+def xorshift(seed):
+    """32 bits at a time, as in `tests/src/lib.rs`."""
+    x = seed | 1
+    while True:
+        x = (x ^ x << 13) & 0xFFFFFFFF
+        x ^= x >> 17
+        x = (x ^ x << 5) & 0xFFFFFFFF
+        yield x
+
+
+def checkpoint(lines):
+    """The values, tensor after tensor from one generator: the upper half of a word, signed."""
+    words = xorshift(1)
+    weights = {}
+    for name, shape, (offset, exponent) in lines:
+        count = torch.Size(shape).numel()
+        upper = [next(words) >> 16 for _ in range(count)]
+        values = [offset + (n - 65536 if n >= 32768 else n) * 2.0**-exponent for n in upper]
+        weights[name] = torch.tensor(values, dtype=torch.float32).reshape(shape)
+    return weights
+
+
+def main(versions):
+    text = [32 + x % 95 for x, _ in zip(xorshift(SEED), range(TOKENS))]
+    for version in versions:
+        lines = list(tensors(version))
+        with open(HERE / f"{version}.txt", "w") as file:
+            for name, shape, (offset, exponent) in lines:
+                print(name, "x".join(map(str, shape)), offset, exponent, file=file)
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/model"
+            torch.save(checkpoint(lines), f"{path}.pth")
+            model = RWKV(model=path, strategy="cpu fp32")
+        state, shown = None, []
+        for token in text:
+            logits, state = model.forward([token], state)
+            shown.append(logits)
+        shown = torch.cat(shown[-SHOWN:]).tolist()
+        with open(HERE / f"{version}.logits", "wb") as file:
+            file.write(struct.pack(f"<{len(shown)}f", *shown))
+        print(version, max(map(abs, shown)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or HEADS)
