@@ -180,6 +180,14 @@ pub fn multiply(x: &mut [f32], gate: &[f32]) {
     x.iter_mut().zip(gate).for_each(|(x, g)| *x *= g);
 }
 
+/// `out[j] = Σ x[i]·matrix[i][j]`, in natural order from +0.
+pub fn product_by(x: &[f32], matrix: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    for (x, row) in x.iter().zip(matrix.chunks_exact(out.len().max(1))) {
+        out.iter_mut().zip(row).for_each(|(y, w)| *y += w * x);
+    }
+}
+
 /// `x += (target - x)·weight`.
 pub fn lerp(x: &mut [f32], target: &[f32], weight: &[f32]) {
     for ((x, t), w) in x.iter_mut().zip(target).zip(weight) {

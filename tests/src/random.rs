@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 use crate::xorshift;
 
 /// The versions that there are.
-pub const VERSIONS: [&str; 4] = ["5.0", "5.1", "5.2", "6"];
+pub const VERSIONS: [&str; 7] = ["4", "5.0", "5.1", "5.2", "6", "7", "7a"];
 
 /// How a random model lies in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,22 +104,25 @@ fn rwkv_cpp(tensors: Vec<Tensor>) -> Vec<u8> {
     let words = |words: &[usize]| -> Vec<u8> {
         words.iter().flat_map(|word| (*word as u32).to_le_bytes()).collect()
     };
-    let six = tensors.iter().any(|t| t.name.contains("time_maa"));
+    let has = |part: &str| tensors.iter().any(|t| t.name.contains(part));
+    let (four, six) = (!has("att.ln_x"), has("time_maa"));
     let [vocab, dim] = tensors[0].shape[..] else { panic!("the embedding comes first") };
     let mut file = words(&[0x6767_6d66, 101, vocab, dim, 2, 0]);
-    for mut tensor in tensors {
+    for mut tensor in join(tensors) {
         if !six {
-            map(&mut tensor);
+            map(&mut tensor, four);
         }
-        if six && (tensor.name.contains("time_maa_w") || tensor.name.contains("time_decay_w")) {
+        if is_low_rank(&tensor.name) {
             transpose(&mut tensor);
         }
         let Tensor { name, mut shape, values } = tensor;
         if six && name.ends_with("time_decay") {
             shape = vec![3, dim / 3];
         }
-        shape.retain(|size| *size != 1);
-        if name.ends_with("time_decay") || name.ends_with("time_faaaa") {
+        if !name.ends_with("x_rwkvag") {
+            shape.retain(|size| *size != 1);
+        }
+        if !four && (name.ends_with("time_decay") || name.ends_with("time_faaaa")) {
             shape.push(1);
         }
         file.extend(words(&[shape.len(), name.len(), 0]));
@@ -130,9 +133,37 @@ fn rwkv_cpp(tensors: Vec<Tensor>) -> Vec<u8> {
     file
 }
 
-/// The decay and the bonus of version 5 as the recurrence wants them.
-fn map(tensor: &mut Tensor) {
+/// The token-shift weights of version 7's time mix as one tensor.
+fn join(tensors: Vec<Tensor>) -> Vec<Tensor> {
+    let mut joined: Vec<Tensor> = Vec::new();
+    for mut tensor in tensors {
+        if tensor.name.ends_with(".att.x_r") {
+            tensor.name.push_str("wkvag");
+        } else if let (Some(last), true) = (joined.last_mut(), tensor.name.contains(".att.x_")) {
+            last.values.append(&mut tensor.values);
+            last.shape[0] += 1;
+            continue;
+        }
+        joined.push(tensor);
+    }
+    joined
+}
+
+fn is_low_rank(name: &str) -> bool {
+    let Some((_, part)) = name.split_once(".att.") else { return false };
+    let goose = ["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"].contains(&part);
+    goose || part == "time_maa_w1" || part == "time_maa_w2" || part.contains("decay_w")
+}
+
+/// The decay and the bonus of versions 4 and 5 as the recurrence wants them.
+fn map(tensor: &mut Tensor, four: bool) {
     use rwkv_core::math::exp;
+    if four {
+        if tensor.name.ends_with("time_decay") {
+            tensor.values.iter_mut().for_each(|w| *w = -exp(*w));
+        }
+        return;
+    }
     if tensor.name.ends_with("time_decay") {
         tensor.values.iter_mut().for_each(|w| *w = exp(-exp(*w)));
     }

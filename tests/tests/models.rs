@@ -174,7 +174,8 @@ fn containers_of_the_same_weights_give_the_same_image() {
 
 #[test]
 fn random_models_are_the_same_in_every_container() {
-    for version in VERSIONS {
+    // rwkv.cpp knows no DeepEmbed.
+    for version in VERSIONS.into_iter().filter(|version| *version != "7a") {
         let [a, b] = [Container::Safetensors, Container::RwkvCpp]
             .map(|container| image(random::checkpoint(version, container).path(), Weights::F32));
         assert!(a.bytes() == b.bytes(), "{version}");
@@ -185,7 +186,6 @@ fn random_models_are_the_same_in_every_container() {
 fn what_an_image_cannot_hold_is_refused_by_name() {
     for (tensor, expected) in [
         ("blocks.1.att.time_state", "blocks.1.att.time_state is a state to start from"),
-        ("blocks.0.ffn.s_emb.weight", "RWKV-7a checkpoints"),
         ("blocks.0.qkv.qq.weight", "RWKV-7b checkpoints"),
         ("blocks.0.rosa.q.weight", "RWKV-8 checkpoints"),
     ] {

@@ -202,6 +202,9 @@ pub trait Executor {
     /// `out = embedding[token]`, normalised by the folded `ln0`.
     async fn embed(&mut self, out: Span) -> Result<(), Self::Error>;
 
+    /// `out` = the row of the DeepEmbed table for the token and the layer.
+    async fn deep_row(&mut self, out: Span) -> Result<(), Self::Error>;
+
     /// Enters the section of a layer; its state is the one the following operations use.
     async fn layer(&mut self, layer: u32) -> Result<(), Self::Error>;
 
@@ -236,6 +239,9 @@ pub trait Executor {
 
     /// `out = x`.
     fn copy(&mut self, x: Span, out: Span) -> Result<(), Self::Error>;
+
+    /// `out[j] = Σ x[i]·matrix[i][j]`.
+    fn product_by(&mut self, x: Span, matrix: Span, out: Span) -> Result<(), Self::Error>;
 
     /// `x *= gate`.
     fn multiply(&mut self, x: Span, gate: Span) -> Result<(), Self::Error>;

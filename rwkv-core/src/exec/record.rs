@@ -70,6 +70,12 @@ pub fn product_room(cols: usize) -> u32 {
     room_words(cols) as u32
 }
 
+/// The DeepEmbed table: the rows of a token's layers one after the other.
+pub fn deep_table(dims: &Dims) -> Shape {
+    let rank = u32::from(dims.deep_rank);
+    Shape::table(Id::DeepEmbed, dims.vocab.saturating_mul(dims.layers), rank * rank)
+}
+
 /// Scratch that a sparse product needs beside its operands: an accumulator per output, and an
 /// offset per group of outputs.
 pub fn columns_room(rows: usize) -> u32 {
@@ -105,7 +111,16 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
 
     async fn embed(&mut self, out: Span) -> Result<(), E> {
         self.opens_section = true;
-        self.request(Shape::table(Id::Embedding, self.dims.vocab, out.len() as u32))
+        self.request(Shape::table(Id::Embedding, self.dims.vocab, out.len() as u32))?;
+        if self.dims.deep_rank > 0 {
+            self.opens_section = true;
+            self.request(deep_table(&self.dims))?;
+        }
+        Ok(())
+    }
+
+    async fn deep_row(&mut self, _: Span) -> Result<(), E> {
+        Ok(())
     }
 
     async fn layer(&mut self, layer: u32) -> Result<(), E> {
@@ -148,6 +163,10 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
     }
 
     fn copy(&mut self, _: Span, _: Span) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn product_by(&mut self, _: Span, _: Span, _: Span) -> Result<(), E> {
         Ok(())
     }
 

@@ -72,6 +72,16 @@ impl Lane<'_> {
         Ok(())
     }
 
+    /// `out[j] = Σ x[i]·matrix[i][j]`.
+    ///
+    /// # Errors
+    /// As [`Lane::split`].
+    pub fn product_by(&mut self, x: Span, matrix: Span, out: Span) -> Result<(), Error> {
+        let [x, matrix, out] = self.split([x, matrix, out])?;
+        op::product_by(x, matrix, out);
+        Ok(())
+    }
+
     /// `x *= gate`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use core::slice;
 use super::{
     Bump, Carry, Executor, Input, Lane, Logits, Output, Part, Shifted, Span, TILE_ROWS, Wkv5, Wkv7,
     Work,
-    record::{columns_room, product_room},
+    record::{columns_room, deep_table, product_room},
 };
 use crate::{
     error::{Error, ImageError},
@@ -57,6 +57,8 @@ pub struct Step<'a, S, K, L> {
     bump: Bump,
     token: u32,
     layer: usize,
+    /// Where the record of the DeepEmbed table lies, in words.
+    deep: usize,
     section: u16,
     kernel: K,
     columns: Columns,
@@ -104,6 +106,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
             bump: Bump::default(),
             token,
             layer: 0,
+            deep: 0,
             section: 0,
             kernel,
             columns: Columns::default(),
@@ -214,6 +217,24 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         .await
     }
 
+    /// A row of the table whose record lies at `at`, as floats. Returns where the record ends.
+    async fn table_row(
+        &mut self,
+        at: usize,
+        shape: Shape,
+        row: usize,
+        out: Span,
+    ) -> Result<usize, Error> {
+        let words = self.stream.read_at(at, RECORD_WORDS).await?;
+        let record = parse(words, &shape, (at as u32).wrapping_mul(4))?;
+        let (first, words) = (at.saturating_add(RECORD_WORDS), record.tile_words(1));
+        let place = row.saturating_mul(words).saturating_add(first);
+        let row = self.stream.read_at(place, words).await?;
+        let row = checked::<S>(row, place)?;
+        op::dequantise(&record, row, self.lane.get_mut(out)?);
+        Ok(first.saturating_add(record.payload_words()))
+    }
+
     fn spent(&mut self, id: impl Into<Option<Id>>, part: Part) {
         self.logits.spent(Work { section: self.section, id: id.into(), part });
     }
@@ -272,15 +293,19 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let sections = usize::from(self.header.section_count());
         let at = (HEADER_BYTES + sections * SECTION_BYTES) / 4;
         let shape = Shape::table(Id::Embedding, self.header.dims.vocab, out.len() as u32);
-        let words = self.stream.read_at(at, RECORD_WORDS).await?;
-        let record = parse(words, &shape, (at as u32).wrapping_mul(4))?;
-        let row = record.tile_words(1);
-        let at = (self.token as usize).saturating_mul(row).saturating_add(at + RECORD_WORDS);
-        let row = self.stream.read_at(at, row).await?;
-        let row = checked::<S>(row, at)?;
-        op::dequantise(&record, row, self.lane.get_mut(out)?);
+        let end = self.table_row(at, shape, self.token as usize, out).await?;
+        self.deep = end.checked_next_multiple_of(4).ok_or(Error::Internal)?;
         self.stream.seek(self.header.layers_offset as usize / 4).await?;
         self.spent(Id::Embedding, Part::Embed);
+        Ok(())
+    }
+
+    async fn deep_row(&mut self, out: Span) -> Result<(), Error> {
+        let dims = self.header.dims;
+        let row = (self.token as usize).saturating_mul(dims.layers as usize);
+        let row = row.saturating_add(self.layer);
+        self.table_row(self.deep, deep_table(&dims), row, out).await?;
+        self.spent(Id::DeepEmbed, Part::Embed);
         Ok(())
     }
 
@@ -405,6 +430,12 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
 
     fn copy(&mut self, x: Span, out: Span) -> Result<(), Error> {
         self.lane.copy(x, out)?;
+        self.spent(None, Part::Move);
+        Ok(())
+    }
+
+    fn product_by(&mut self, x: Span, matrix: Span, out: Span) -> Result<(), Error> {
+        self.lane.product_by(x, matrix, out)?;
         self.spent(None, Part::Move);
         Ok(())
     }

@@ -14,6 +14,8 @@ const MAGIC: &[u8; 4] = b"RWKV";
 /// The version of the image format that this crate reads and writes.
 pub const FORMAT_VERSION: u16 = 2;
 const MAX_DIM: u32 = 1 << 16;
+/// A row of the DeepEmbed table is no longer than a row of another may be.
+const MAX_DEEP_RANK: u16 = 256;
 
 codes! {
     /// The RWKV version; the code is ten times the number.
@@ -29,6 +31,8 @@ codes! {
         V6 = 60,
         /// RWKV-7, "Goose".
         V7 = 70,
+        /// RWKV-7a: version 7 with DeepEmbed.
+        V7a = 71,
     }
 }
 
@@ -44,8 +48,13 @@ impl Version {
             Self::V4 | Self::V50 | Self::V52 => [false; 4],
             Self::V6 => [true, true, false, false],
             // A single layer has no value residual.
-            Self::V7 => [true, true, layers > 1, true],
+            Self::V7 | Self::V7a => [true, true, layers > 1, true],
         }
+    }
+
+    /// Whether there is a DeepEmbed.
+    pub const fn is_deep(self) -> bool {
+        matches!(self, Self::V7a)
     }
 
     /// Rows of recurrent state per layer, each one model width long.
@@ -61,6 +70,7 @@ impl Version {
             Self::V52 => "5.2",
             Self::V6 => "6",
             Self::V7 => "7",
+            Self::V7a => "7a",
         }
     }
 }
@@ -75,6 +85,8 @@ codes! {
         Layer = 2,
         /// Output norm and head.
         Head = 3,
+        /// Version 7a's DeepEmbed table.
+        DeepEmbed = 7,
         /// JSON: where the model comes from, its licence, the folded `ln0`.
         Metadata = 6,
     }
@@ -97,6 +109,8 @@ pub struct Dims {
     /// Ranks of low-rank matrices, 0 where there are none. Version 7: decay, learning rate, value,
     /// gate. Version 6: decay, token shift.
     pub ranks: [u16; 4],
+    /// Rank of version 7a's DeepEmbed; else 0.
+    pub deep_rank: u16,
     /// Epsilon of the layer norms.
     pub layer_norm_eps: f32,
     /// Epsilon of the group norm.
@@ -194,6 +208,7 @@ impl Header {
             vocab: le32(b, 32),
             head_size: le32(b, 36),
             ranks: [le16(b, 64), le16(b, 66), le16(b, 68), le16(b, 70)],
+            deep_rank: le16(b, 72),
             layer_norm_eps: f32::from_bits(le32(b, 40)),
             group_norm_eps: f32::from_bits(le32(b, 44)),
         };
@@ -259,7 +274,7 @@ impl Header {
     }
 
     /// Checks the header's CRC, and that the section table is the one that this version needs:
-    /// embedding, layers in order, head, then metadata at most once, without gaps.
+    /// embedding, DeepEmbed table if any, layers in order, head, then metadata at most once, without gaps.
     ///
     /// # Errors
     /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].
@@ -280,20 +295,22 @@ impl Header {
             return Err(field(6));
         }
         let layers = self.dims.layers;
+        let first = 1 + u32::from(self.version.is_deep());
         let mut expected = table_end as u32;
         let mut seen = 0u16;
         for section in self.sections(bytes) {
             let place = match u32::from(seen) {
                 0 => (SectionKind::Embedding, 0),
-                i if i <= layers => (SectionKind::Layer, i - 1),
-                i if i == layers + 1 => (SectionKind::Head, 0),
-                i => (SectionKind::Metadata, i - layers - 2),
+                i if i < first => (SectionKind::DeepEmbed, 0),
+                i if i < first + layers => (SectionKind::Layer, i - first),
+                i if i == first + layers => (SectionKind::Head, 0),
+                i => (SectionKind::Metadata, i - first - layers - 1),
             };
             let end = section.offset.checked_add(section.length);
             let fits = (section.kind, u32::from(section.index)) == place
                 && section.offset == expected
                 && section.length.is_multiple_of(16)
-                && (seen != 1 || section.offset == self.layers_offset)
+                && (u32::from(seen) != first || section.offset == self.layers_offset)
                 && end.is_some_and(|end| end <= self.bytes);
             if !fits {
                 return Err(ImageError::SectionTable { section: seen });
@@ -302,8 +319,8 @@ impl Header {
             seen += 1;
         }
         let complete = seen == self.sections
-            && u32::from(seen) >= layers + 2
-            && u32::from(seen) <= layers + 3
+            && u32::from(seen) > first + layers
+            && u32::from(seen) <= first + layers + 2
             && expected == self.bytes;
         if complete { Ok(()) } else { Err(ImageError::SectionTable { section: seen }) }
     }
@@ -314,7 +331,8 @@ impl Header {
     pub fn write(&mut self, sections: &[Section], out: &mut std::vec::Vec<u8>) {
         let d = &self.dims;
         self.sections = sections.len() as u16;
-        self.layers_offset = sections.get(1).map_or(0, |s| s.offset);
+        let layers = sections.iter().find(|s| s.kind == SectionKind::Layer);
+        self.layers_offset = layers.map_or(0, |s| s.offset);
         self.bytes = sections.last().map_or(0, |s| s.offset + s.length);
         let table_end = HEADER_BYTES + sections.len() * SECTION_BYTES;
         let start = out.len();
@@ -338,7 +356,8 @@ impl Header {
         for rank in d.ranks {
             out.extend_from_slice(&rank.to_le_bytes());
         }
-        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&d.deep_rank.to_le_bytes());
+        out.extend_from_slice(&[0; 6]);
         for s in sections {
             out.extend_from_slice(&(s.kind as u16).to_le_bytes());
             out.extend_from_slice(&s.index.to_le_bytes());
@@ -383,8 +402,11 @@ const fn refused(version: Version, d: &Dims, b: &[u8]) -> Option<u16> {
     if le16(b, 58) != 0 {
         return Some(58);
     }
-    if le32(b, 72) != 0 || le32(b, 76) != 0 {
+    if (d.deep_rank != 0) != version.is_deep() || d.deep_rank > MAX_DEEP_RANK {
         return Some(72);
+    }
+    if le16(b, 74) != 0 || le32(b, 76) != 0 {
+        return Some(74);
     }
     None
 }

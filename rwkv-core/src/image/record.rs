@@ -40,6 +40,8 @@ codes! {
         LnOut = 4,
         /// Head, one row per token.
         Head = 5,
+        /// Version 7a: DeepEmbed table, one row per token and layer.
+        DeepEmbed = 6,
         /// Time mix: token-shift weights of the receptance.
         AttMixR = 16,
         /// Time mix: token-shift weights of the key.
@@ -116,6 +118,12 @@ codes! {
         FfnReceptance = 67,
         /// Channel mix: value matrix, input-major.
         FfnValue = 68,
+        /// Version 7a: DeepEmbed, low rank in.
+        FfnS1 = 69,
+        /// Version 7a: DeepEmbed, low rank out.
+        FfnS2 = 70,
+        /// Version 7a: DeepEmbed, bias.
+        FfnS0 = 71,
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{
 pub async fn token<E: Executor>(version: Version, ex: &mut E) -> Result<(), E::Error> {
     let d = ex.dims();
     let x = ex.take(d.dim);
-    let first = ex.take(if version == Version::V7 { d.dim } else { 0 });
+    let goose = matches!(version, Version::V7 | Version::V7a);
+    let first = ex.take(if goose { d.dim } else { 0 });
     let shift = if version == Version::V6 { Shift::Previous } else { Shift::Current };
     ex.embed(x).await?;
     for layer in 0..d.layers {
@@ -29,9 +30,9 @@ pub async fn token<E: Executor>(version: Version, ex: &mut E) -> Result<(), E::E
                 v5::time_mix(ex, version == Version::V52, x).await?;
             }
             Version::V6 => v6::time_mix(ex, x).await?,
-            Version::V7 => v7::time_mix(ex, layer, x, first).await?,
+            Version::V7 | Version::V7a => v7::time_mix(ex, layer, x, first).await?,
         }
-        if version == Version::V7 {
+        if goose {
             v7::channel_mix(ex, x).await?;
         } else {
             channel_mix(ex, shift, x).await?;

@@ -1,4 +1,4 @@
-//! RWKV-7, "Goose".
+//! RWKV-7, "Goose", and 7a, which has a DeepEmbed.
 
 use super::{low_rank, shifted};
 use crate::{
@@ -69,8 +69,29 @@ pub(super) async fn channel_mix<E: Executor>(ex: &mut E, x: Span) -> Result<(), 
     // x += Wv·relu(Wk·shift(c))²
     let mixed = Input::Shifted(shifted(Id::FfnMixK, c, Carry::Ffn, Shift::Previous));
     ex.product(Id::FfnKey, mixed, Output::Set(k, Activation::SquaredRelu)).await?;
+    if d.deep_rank > 0 {
+        deep_embed(ex, c, k).await?;
+    }
     ex.keep(c, Carry::Ffn)?;
     ex.sparse_product(Id::FfnValue, k, None, x).await?;
     ex.release(c);
+    Ok(())
+}
+
+/// `k ⊙= S2·(T·S1·c) + s0`, where `T` is a matrix of the token's own.
+async fn deep_embed<E: Executor>(ex: &mut E, c: Span, k: Span) -> Result<(), E::Error> {
+    let d = ex.dims();
+    let rank = u32::from(d.deep_rank);
+    let (z, inner, matrix) = (ex.take(rank), ex.take(rank), ex.take(rank * rank));
+    let set = |y| Output::Set(y, Activation::Identity);
+    ex.product(Id::FfnS1, Input::Plain(c), set(inner)).await?;
+    ex.deep_row(matrix).await?;
+    ex.product_by(inner, matrix, z)?;
+    ex.release(inner);
+    let gate = ex.take(d.ffn);
+    ex.product(Id::FfnS2, Input::Plain(z), set(gate)).await?;
+    ex.bias(Id::FfnS0, gate, Activation::Identity).await?;
+    ex.multiply(k, gate)?;
+    ex.release(z);
     Ok(())
 }

@@ -87,6 +87,7 @@ impl Info {
             let record = found.record;
             let words = match (record.id, record.layout) {
                 (Id::Embedding, _) => record.tile_words(1),
+                (Id::DeepEmbed, _) => record.tile_words(1) * d.layers as usize,
                 (_, Layout::RowMajor) => found.payload.len(),
                 (_, Layout::InputMajor) => {
                     let column = 1 + record.line_words();

@@ -14,8 +14,8 @@ pub struct Detected {
     pub dims: Dims,
 }
 
-/// Sections for embedding, head and metadata are left free.
-const MAX_LAYERS: u32 = MAX_SECTIONS as u32 - 3;
+/// Sections for embedding, DeepEmbed, head and metadata are left free.
+const MAX_LAYERS: u32 = MAX_SECTIONS as u32 - 4;
 
 /// Names that every version has.
 const COMMON: [&str; 5] = [
@@ -71,13 +71,20 @@ pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
             let decay = rank(shape("blocks.0.att.time_decay_w1", 2)?[1])?;
             [decay, rank(shape("blocks.0.att.time_maa_w2", 3)?[1])?, 0, 0]
         }
-        Version::V7 => {
+        Version::V7 | Version::V7a => {
             let of = |part: &str| rank(shape(&format!("blocks.{part}"), 2)?[1]);
             let value = if layers > 1 { of("1.att.v1")? } else { 0 };
             [of("0.att.w1")?, of("0.att.a1")?, value, of("0.att.g1")?]
         }
         _ => [0; 4],
     };
+    let deep_rank = match version.is_deep() {
+        true => rank(shape("blocks.0.ffn.s1", 2)?[1])?,
+        false => 0,
+    };
+    if deep_rank > 256 {
+        return Err(ConvertError::Limit(format!("a DeepEmbed of rank {deep_rank} is above 256")));
+    }
     let dims = Dims {
         layers: u32::try_from(layers).ok().filter(|n| *n <= MAX_LAYERS).ok_or_else(|| {
             ConvertError::Limit(format!("{layers} layers are more than {MAX_LAYERS}"))
@@ -87,6 +94,7 @@ pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
         vocab: size(emb[0], "vocabulary")?,
         head_size: head_size as u32,
         ranks,
+        deep_rank,
         layer_norm_eps: 1e-5,
         group_norm_eps: if version.has_heads() { 64e-5 } else { 0.0 },
     };
@@ -117,9 +125,8 @@ fn rank(n: usize) -> Result<u16, ConvertError> {
         .ok_or_else(|| ConvertError::Limit(format!("rank {n} is not within 1 to 65535")))
 }
 
-/// What only unsupported versions have; a version may hold what those after it have, too.
-const UNSUPPORTED: [(&str, &str); 3] =
-    [("blocks.0.rosa", "8"), ("blocks.0.qkv.", "7b"), ("blocks.0.ffn.s_emb", "7a")];
+/// What only unsupported versions have.
+const UNSUPPORTED: [(&str, &str); 2] = [("blocks.0.rosa", "8"), ("blocks.0.qkv.", "7b")];
 
 /// Refuses what is known and not supported, and what would be lost.
 fn refuse(checkpoint: &Checkpoint) -> Result<(), ConvertError> {
@@ -136,7 +143,9 @@ fn refuse(checkpoint: &Checkpoint) -> Result<(), ConvertError> {
 }
 
 fn version(has: impl Fn(&str) -> bool) -> Version {
-    if has("blocks.0.att.r_k") || has("blocks.0.att.k_k") {
+    if has("blocks.0.ffn.s_emb.weight") {
+        Version::V7a
+    } else if has("blocks.0.att.r_k") || has("blocks.0.att.k_k") {
         Version::V7
     } else if has("blocks.0.att.time_maa_x") {
         Version::V6

@@ -91,11 +91,11 @@ impl Options {
 const fn is_delicate(id: Id) -> bool {
     use Id::{
         AttA1, AttA2, AttG1, AttG2, AttMix1, AttMixG2, AttMixK2, AttMixR2, AttMixV2, AttMixW2,
-        AttV1, AttV2, AttW1, AttW2, Embedding, Head,
+        AttV1, AttV2, AttW1, AttW2, DeepEmbed, Embedding, FfnS1, FfnS2, Head,
     };
     let low_rank = matches!(id, AttW1 | AttW2 | AttA1 | AttA2 | AttV1 | AttV2 | AttG1 | AttG2);
     let shift = matches!(id, AttMix1 | AttMixW2 | AttMixK2 | AttMixV2 | AttMixR2 | AttMixG2);
-    low_rank || shift || matches!(id, Embedding | Head)
+    low_rank || shift || matches!(id, DeepEmbed | Embedding | FfnS1 | FfnS2 | Head)
 }
 
 /// Why a checkpoint could not be converted.
@@ -163,6 +163,16 @@ pub enum ConvertError {
     Image(#[from] rwkv_core::ImageError),
 }
 
+/// The kind of section that a record lies in.
+pub(crate) const fn kind(request: &Request) -> SectionKind {
+    match (request.layer, request.id) {
+        (Some(_), _) => SectionKind::Layer,
+        (None, Id::Embedding) => SectionKind::Embedding,
+        (None, Id::DeepEmbed) => SectionKind::DeepEmbed,
+        (None, _) => SectionKind::Head,
+    }
+}
+
 /// A section under construction.
 pub(crate) struct Part {
     pub(crate) kind: SectionKind,
@@ -208,12 +218,7 @@ pub fn convert(
     let mut done = 0;
     run(version, &dims, |request: &Request| {
         if request.opens_section {
-            let kind = match (request.layer, parts.is_empty()) {
-                (Some(_), _) => SectionKind::Layer,
-                (None, true) => SectionKind::Embedding,
-                (None, false) => SectionKind::Head,
-            };
-            parts.push(Part { kind, words: Vec::new() });
+            parts.push(Part { kind: kind(request), words: Vec::new() });
         }
         let values = source.values(request)?;
         let largest = match parts.last_mut() {

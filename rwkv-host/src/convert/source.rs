@@ -22,6 +22,8 @@ pub(super) struct Source<'a> {
 enum Recipe {
     /// The embedding table, normalised by `ln0`.
     Embedding,
+    /// The DeepEmbed table of all layers, whose number this is.
+    DeepEmbed(u32),
     /// One matrix as it is, `[out, in]`.
     Matrix(String),
     /// One matrix that is stored `[in, out]`.
@@ -35,11 +37,13 @@ enum Recipe {
 const EMBEDDING: &str = "emb.weight";
 /// Vectors that some checkpoints of version 5 keep per head.
 const HEAD_WISE: [&str; 3] = ["att.time_decay", "att.time_first", "att.time_faaaa"];
+const DEEP: [&str; 2] = ["ffn.s_emb.weight", "ffn.s_emb_x.weight"];
 const LN0: [&str; 2] = ["blocks.0.ln0.weight", "blocks.0.ln0.bias"];
 
 /// `has` says whether the checkpoint holds a tensor.
 fn recipe(
     version: Version,
+    layers: u32,
     request: &Request,
     has: impl Fn(&str) -> bool,
 ) -> Result<Recipe, ConvertError> {
@@ -49,7 +53,7 @@ fn recipe(
     let vectors = |names: &[&str]| Vectors(names.iter().map(|s| name(s)).collect());
     let mix = |part: &str, letter: &str| {
         Vectors(vec![match version {
-            Version::V7 => name(&format!("{part}.x_{letter}")),
+            Version::V7 | Version::V7a => name(&format!("{part}.x_{letter}")),
             Version::V6 => name(&format!("{part}.time_maa_{letter}")),
             _ => name(&format!("{part}.time_mix_{letter}")),
         }])
@@ -58,6 +62,10 @@ fn recipe(
     let mix2 = |part| Part(name("att.time_maa_w2"), part, 5);
     Ok(match request.id {
         Id::Embedding => Embedding,
+        Id::DeepEmbed => Recipe::DeepEmbed(layers),
+        Id::FfnS1 => Transposed(name("ffn.s1")),
+        Id::FfnS2 => Transposed(name("ffn.s2")),
+        Id::FfnS0 => vectors(&["ffn.s0"]),
         Id::Ln1 => vectors(&["ln1.weight", "ln1.bias"]),
         Id::Ln2 => vectors(&["ln2.weight", "ln2.bias"]),
         Id::LnOut => vectors(&["ln_out.weight", "ln_out.bias"]),
@@ -117,19 +125,25 @@ fn recipe(
 
 /// The official name of the tensor that a matrix comes from; `None` for vectors.
 pub(crate) fn matrix(version: Version, request: &Request) -> Option<String> {
-    match recipe(version, request, |_| true).ok()? {
+    match recipe(version, 0, request, |_| true).ok()? {
         Recipe::Embedding => Some(EMBEDDING.into()),
+        Recipe::DeepEmbed(_) => Some(DEEP[0].into()),
         Recipe::Matrix(name) | Recipe::Transposed(name) | Recipe::Part(name, ..) => Some(name),
         Recipe::Vectors(_) => None,
     }
 }
 
 impl Recipe {
-    fn tensors(&self) -> Vec<&str> {
+    fn tensors(&self) -> Vec<String> {
         match self {
-            Self::Embedding => vec![EMBEDDING, LN0[0], LN0[1]],
-            Self::Matrix(name) | Self::Transposed(name) | Self::Part(name, ..) => vec![name],
-            Self::Vectors(names) => names.iter().map(String::as_str).collect(),
+            Self::Embedding => [EMBEDDING, LN0[0], LN0[1]].map(str::to_owned).to_vec(),
+            Self::DeepEmbed(layers) => {
+                (0..*layers).flat_map(|l| DEEP.map(|part| format!("blocks.{l}.{part}"))).collect()
+            }
+            Self::Matrix(name) | Self::Transposed(name) | Self::Part(name, ..) => {
+                vec![name.clone()]
+            }
+            Self::Vectors(names) => names.clone(),
         }
     }
 }
@@ -140,7 +154,7 @@ impl<'a> Source<'a> {
     }
 
     fn recipe(&self, request: &Request) -> Result<Recipe, ConvertError> {
-        recipe(self.version, request, |name| self.checkpoint.get(name).is_some())
+        recipe(self.version, self.dims.layers, request, |name| self.checkpoint.get(name).is_some())
     }
 
     /// Checks that every tensor is there.
@@ -160,7 +174,7 @@ impl<'a> Source<'a> {
         let mut names = BTreeSet::new();
         run(self.version, &self.dims, |request| -> Result<(), ConvertError> {
             let recipe = self.recipe(request)?;
-            names.extend(recipe.tensors().into_iter().map(str::to_owned));
+            names.extend(recipe.tensors());
             Ok(())
         })?;
         Ok(names)
@@ -184,15 +198,8 @@ impl<'a> Source<'a> {
     pub(super) fn values(&self, request: &Request) -> Result<Vec<f32>, ConvertError> {
         let (rows, cols) = (request.shape().rows as usize, request.shape().cols as usize);
         match self.recipe(request)? {
-            Recipe::Embedding => {
-                let mut table = self.read(EMBEDDING, &[rows, cols])?;
-                let params = interleave(&self.ln0()?);
-                for row in table.chunks_exact_mut(cols) {
-                    let moments = op::moments(row, self.dims.layer_norm_eps);
-                    op::normalise_in_place(row, moments, &params);
-                }
-                Ok(table)
-            }
+            Recipe::Embedding => self.embedding(),
+            Recipe::DeepEmbed(layers) => self.deep_embed(layers as usize, cols),
             Recipe::Matrix(name) => self.read(&name, &[rows, cols]),
             Recipe::Transposed(name) => {
                 Ok(transposed(&self.read(&name, &[cols, rows])?, rows, cols))
@@ -206,6 +213,38 @@ impl<'a> Source<'a> {
                 Ok(interleave(&vectors.collect::<Result<Vec<_>, _>>()?))
             }
         }
+    }
+
+    /// The embedding, normalised by `ln0`.
+    fn embedding(&self) -> Result<Vec<f32>, ConvertError> {
+        let (vocab, dim) = (self.dims.vocab as usize, self.dims.dim as usize);
+        let mut table = self.read(EMBEDDING, &[vocab, dim])?;
+        let params = interleave(&self.ln0()?);
+        for row in table.chunks_exact_mut(dim) {
+            let moments = op::moments(row, self.dims.layer_norm_eps);
+            op::normalise_in_place(row, moments, &params);
+        }
+        Ok(table)
+    }
+
+    /// The rows of all layers, token after token: a part of the token's own, and a product with
+    /// its embedding.
+    fn deep_embed(&self, layers: usize, cols: usize) -> Result<Vec<f32>, ConvertError> {
+        let (vocab, dim) = (self.dims.vocab as usize, self.dims.dim as usize);
+        let embedding = self.embedding()?;
+        let mut table = vec![0.0; vocab * layers * cols];
+        for layer in 0..layers {
+            let [own, shared] = DEEP.map(|part| format!("blocks.{layer}.{part}"));
+            let own = self.read(&own, &[vocab, cols])?;
+            let shared = self.read(&shared, &[cols, dim])?;
+            let rows = table.chunks_exact_mut(cols).skip(layer).step_by(layers);
+            for ((row, own), e) in rows.zip(own.chunks_exact(cols)).zip(embedding.chunks(dim)) {
+                for ((y, own), weights) in row.iter_mut().zip(own).zip(shared.chunks_exact(dim)) {
+                    *y = own + op::dot(weights, e);
+                }
+            }
+        }
+        finite(DEEP[0], table)
     }
 
     /// A vector of `len` elements, whatever its dimensions; that of a head may have one element

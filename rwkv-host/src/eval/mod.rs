@@ -233,6 +233,7 @@ fn part(image: &Image<'_>, by: By, request: &Request) -> Option<String> {
         (By::Tensor, ..) => convert::matrix(image.header().version, request),
         (By::Layer, Some(layer), _) => Some(format!("layer {layer}")),
         (By::Layer, None, Id::Embedding) => Some("embedding".into()),
+        (By::Layer, None, Id::DeepEmbed) => Some("DeepEmbed".into()),
         (By::Layer, None, _) => Some("head".into()),
     }
 }

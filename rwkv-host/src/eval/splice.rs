@@ -1,14 +1,10 @@
 //! Images made of two: some records of one, the others of the other.
 
-use rwkv_core::{
-    Image,
-    exec::record::Request,
-    image::{RECORD_WORDS, SectionKind},
-};
+use rwkv_core::{Image, exec::record::Request, image::RECORD_WORDS};
 
 use super::EvalError;
 use crate::{
-    convert::{Part, assemble},
+    convert::{Part, assemble, kind},
     file::ImageFile,
 };
 
@@ -29,12 +25,7 @@ pub(super) fn splice(
     let mut block_words = 0;
     let plan = base.walk(|request, found| {
         if request.opens_section {
-            let kind = match (request.layer, parts.is_empty()) {
-                (Some(_), _) => SectionKind::Layer,
-                (None, true) => SectionKind::Embedding,
-                (None, false) => SectionKind::Head,
-            };
-            parts.push(Part { kind, words: Vec::new() });
+            parts.push(Part { kind: kind(request), words: Vec::new() });
         }
         let replacement = replacements.next().flatten();
         let (image, found) = match &replacement {

@@ -10,7 +10,7 @@ use rwkv_core::{
     Digest, Error, Image, ImageError, Logits, StateView,
     exec::{
         Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv5, Wkv7, finite,
-        record::{columns_room, product_room},
+        record::{columns_room, deep_table, product_room},
     },
     image::{Dims, Id, RECORD_WORDS, Record, SectionKind, Shape},
     kernel::native,
@@ -69,6 +69,24 @@ impl<'a, L: Logits + Send> Sequence<'a, L> {
         let payload = rest.get(..record.payload_words()).ok_or(wrong)?;
         self.at += RECORD_WORDS + payload.len();
         Ok((record, payload))
+    }
+
+    /// The rows of a table that the tokens ask for, as floats.
+    fn table_rows(
+        &mut self,
+        shape: Shape,
+        out: Span,
+        row: impl Fn(u32) -> usize + Sync,
+    ) -> Result<(), Error> {
+        let (record, payload) = self.record(shape)?;
+        let words = record.tile_words(1);
+        let tokens = self.tokens;
+        self.lanes().zip(tokens).try_for_each(|(mut lane, token)| {
+            let at = row(*token) * words;
+            let row = payload.get(at + 1..at + words).ok_or(Error::Internal)?;
+            op::dequantise(&record, row, lane.get_mut(out)?);
+            Ok(())
+        })
     }
 
     /// The values of a group of vectors, without the checksums of their blocks.
@@ -203,15 +221,17 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
     async fn embed(&mut self, out: Span) -> Result<(), Error> {
         self.section(SectionKind::Embedding, 0)?;
         let shape = Shape::table(Id::Embedding, self.dims().vocab, out.len() as u32);
-        let (record, payload) = self.record(shape)?;
-        let row = record.tile_words(1);
-        let tokens = self.tokens;
-        self.lanes().zip(tokens).try_for_each(|(mut lane, token)| {
-            let at = *token as usize * row;
-            let row = payload.get(at + 1..at + row).ok_or(Error::Internal)?;
-            op::dequantise(&record, row, lane.get_mut(out)?);
-            Ok(())
-        })
+        self.table_rows(shape, out, |token| token as usize)
+    }
+
+    async fn deep_row(&mut self, out: Span) -> Result<(), Error> {
+        let (place, layer, dims) = (self.at, self.layer, self.dims());
+        self.section(SectionKind::DeepEmbed, 0)?;
+        self.table_rows(deep_table(&dims), out, |token| {
+            token as usize * dims.layers as usize + layer
+        })?;
+        self.at = place;
+        Ok(())
     }
 
     async fn layer(&mut self, layer: u32) -> Result<(), Error> {
@@ -325,6 +345,10 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
 
     fn copy(&mut self, x: Span, out: Span) -> Result<(), Error> {
         self.lanes().try_for_each(|mut lane| lane.copy(x, out))
+    }
+
+    fn product_by(&mut self, x: Span, matrix: Span, out: Span) -> Result<(), Error> {
+        self.lanes().try_for_each(|mut lane| lane.product_by(x, matrix, out))
     }
 
     fn multiply(&mut self, x: Span, gate: Span) -> Result<(), Error> {

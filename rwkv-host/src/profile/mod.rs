@@ -237,11 +237,13 @@ fn section_name(section: u16, layers: u32) -> String {
 const fn operation_name(id: Option<Id>) -> &'static str {
     use Id::{
         AttA0, AttDecay, AttMixA, AttMixG, AttMixK, AttMixR, AttMixV, AttMixW, AttV0, AttW0,
-        AttWkv4, AttWkv5, AttWkv7, Embedding, FfnMixK, FfnMixR, FfnValue, Head, Ln1, Ln2, LnOut,
+        AttWkv4, AttWkv5, AttWkv7, DeepEmbed, Embedding, FfnMixK, FfnMixR, FfnS0, FfnValue, Head,
+        Ln1, Ln2, LnOut,
     };
     match id {
-        None => "copy, multiply, lerp, shift_by, keep",
+        None => "copy, multiply, lerp, shift_by, product_by, keep",
         Some(Embedding) => "embed",
+        Some(DeepEmbed) => "deep_row",
         Some(Ln1 | Ln2 | LnOut) => "layer_norm",
         Some(AttMixR | AttMixK | AttMixV | AttMixW | AttMixA | AttMixG | FfnMixK | FfnMixR) => {
             "shift"
@@ -250,7 +252,7 @@ const fn operation_name(id: Option<Id>) -> &'static str {
         Some(AttDecay) => "vector",
         Some(AttWkv5) => "wkv5",
         Some(AttWkv7) => "wkv7",
-        Some(AttW0 | AttA0 | AttV0) => "bias",
+        Some(AttW0 | AttA0 | AttV0 | FfnS0) => "bias",
         Some(FfnValue) => "sparse_product",
         Some(Head) => "head",
         Some(_) => "product",
