@@ -1,7 +1,11 @@
 //! `cargo xtask bench`: instructions per multiply-accumulate and per token on every board,
 //! compared with the last ones that were blessed.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -24,6 +28,9 @@ pub(crate) struct Bench {
     /// Make these figures the ones to compare with, and write them into the book
     #[arg(long, conflicts_with = "check")]
     bless: bool,
+    /// Measure CMSIS-NN as well, whose sources lie there; needs arm-none-eabi-gcc
+    #[arg(long, value_name = "PATH")]
+    cmsis_nn: Option<PathBuf>,
     /// Write the figures to a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -43,25 +50,29 @@ const TOLERANCE: f64 = 0.02;
 /// Tokens that are averaged.
 const TOKENS: &str = "32";
 
-/// The kernels that are shown: the name of the weights, and the figure's name behind `rows`.
-pub(crate) const WEIGHTS: [&str; 5] = ["f32", "f16", "int8", "int4", "int4-lanes"];
+/// The products that are shown, by the names that the probe prints.
+pub(crate) const PRODUCTS: [&str; 8] =
+    ["f32", "f16", "int8", "int4", "int4-lanes", "cmsis-nn-s16", "cmsis-nn-s8", "cmsis-nn-s4"];
 
 impl Bench {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         setup::rust()?;
-        let figures = measure()?;
+        let path = root().join(BASELINE);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let blessed: Figures = serde_json::from_str(&text).with_context(|| BASELINE.to_owned())?;
+        let mut figures = measure(self.cmsis_nn.as_deref())?;
+        if self.cmsis_nn.is_none() {
+            keep_cmsis_nn(&blessed, &mut figures);
+        }
         println!("{}\n{}", document::kernels(&figures), document::tokens(&figures));
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(&report(&figures))? + "\n";
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        let path = root().join(BASELINE);
         if self.bless {
             fs::write(&path, serde_json::to_string_pretty(&figures)? + "\n")?;
             return document::write(&figures);
         }
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let blessed: Figures = serde_json::from_str(&text).with_context(|| BASELINE.to_owned())?;
         let worse = compare(&blessed, &figures);
         if self.check {
             document::check(&blessed)?;
@@ -71,8 +82,18 @@ impl Bench {
     }
 }
 
-/// Every figure of every board.
-fn measure() -> anyhow::Result<Figures> {
+/// The figures of the C library stay what they were where it is not there.
+fn keep_cmsis_nn(blessed: &Figures, figures: &mut Figures) {
+    for (core, old) in blessed {
+        let kept = old.iter().filter(|(name, _)| name.contains("cmsis-nn"));
+        let kept = kept.map(|(name, value)| (name.clone(), *value));
+        figures.entry(core.clone()).or_default().extend(kept);
+    }
+}
+
+/// Every figure of every board, and those of CMSIS-NN if its sources are given.
+fn measure(cmsis_nn: Option<&Path>) -> anyhow::Result<Figures> {
+    let library = cmsis_nn.map(Path::canonicalize).transpose().context("CMSIS-NN is not there")?;
     let mut jobs = Vec::new();
     for name in CORES {
         let core = Core::find(name)?;
@@ -83,7 +104,10 @@ fn measure() -> anyhow::Result<Figures> {
         let weights = weights(core.room())?;
         jobs.push((core, program.clone(), "kernels".to_owned(), weights.clone()));
         if core.has_functions() {
-            jobs.push((core, program.clone(), "functions".to_owned(), weights));
+            jobs.push((core, program.clone(), "functions".to_owned(), weights.clone()));
+        }
+        if let Some(library) = library.as_deref().filter(|_| core.is_cortex_m()) {
+            jobs.push((core, core.build_cmsis_nn(library)?, "cmsis-nn".to_owned(), weights));
         }
         for (model, format, image) in images(&core)? {
             jobs.push((core, program.clone(), format!("tokens {model} {format}"), image));
@@ -180,6 +204,8 @@ pub(crate) struct Quote {
 pub(crate) fn quoted(figures: &Figures, core: &str, weights: &str) -> Option<Quote> {
     let bits = match weights {
         "f32" | "f16" => 0,
+        "cmsis-nn-s16" => 16,
+        "cmsis-nn-s8" | "cmsis-nn-s4" => 8,
         _ if Core::find(core).ok()?.has_wide_multiply() => 15,
         _ => 8,
     };

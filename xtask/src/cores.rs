@@ -152,6 +152,11 @@ impl Core {
         }
     }
 
+    /// Whether it is one of Arm's Cortex-M.
+    pub(crate) fn is_cortex_m(&self) -> bool {
+        self.target.starts_with("thumb")
+    }
+
     /// Whether the mode `functions` fits beside the others.
     pub(crate) fn has_functions(&self) -> bool {
         self.name != "m0"
@@ -159,14 +164,35 @@ impl Core {
 
     /// Builds the probe for the core.
     pub(crate) fn build(&self) -> anyhow::Result<PathBuf> {
-        let mut build = job::cargo(PROBE);
-        build.args(["build", "--quiet", "--release", "--target", self.target]);
+        let mut build = self.building("target");
         if !self.has_functions() {
             build.arg("--no-default-features");
         }
         job::run(&mut build)?;
+        Ok(self.program("target"))
+    }
+
+    /// Builds the probe that measures CMSIS-NN, whose sources lie in `library`.
+    pub(crate) fn build_cmsis_nn(&self, library: &Path) -> anyhow::Result<PathBuf> {
+        // Cores that share a target have flags of their own.
+        let dir = format!("target/cmsis-nn-{}", self.name);
+        let mut build = self.building(&dir);
+        build.args(["--no-default-features", "--features", "cmsis-nn"]);
+        build.env("CMSIS_NN", library).env("CMSIS_NN_CPU", format!("cortex-{}", self.name));
+        job::run(&mut build)?;
+        Ok(self.program(&dir))
+    }
+
+    fn building(&self, dir: &str) -> Command {
+        let mut build = job::cargo(PROBE);
+        build.args(["build", "--quiet", "--release", "--bin", "probe", "--target", self.target]);
+        build.args(["--target-dir", dir]);
+        build
+    }
+
+    fn program(&self, dir: &str) -> PathBuf {
         let file = if self.target.starts_with("wasm") { "probe.wasm" } else { "probe" };
-        Ok(root().join(PROBE).join("target").join(self.target).join("release").join(file))
+        root().join(PROBE).join(dir).join(self.target).join("release").join(file)
     }
 
     /// Why it cannot run here, if it cannot.

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, ensure};
 
 use crate::{
-    bench::{CORES, Figures, WEIGHTS, quoted},
+    bench::{CORES, Figures, PRODUCTS, quoted},
     root,
 };
 
@@ -24,15 +24,17 @@ fn table(first: &str, rows: impl Iterator<Item = (String, Vec<Option<String>>)>)
 
 /// Instructions per multiply-accumulate.
 pub(crate) fn kernels(figures: &Figures) -> String {
-    let rows = WEIGHTS.into_iter().map(|weights| {
+    let rows = PRODUCTS.into_iter().filter_map(|weights| {
         let cell = |core| {
             let quote = quoted(figures, core, weights)?;
             let mark = if quote.size == 256 { "" } else { "*" };
             Some(format!("{:.2}{mark}", quote.value))
         };
-        (weights.to_owned(), CORES.map(cell).to_vec())
+        let cells = CORES.map(cell).to_vec();
+        let name = weights.replace("cmsis-nn-", "CMSIS-NN ");
+        cells.iter().any(Option::is_some).then_some((name, cells))
     });
-    table("weights", rows)
+    table("product", rows)
 }
 
 /// Instructions per live column element, and per element of an input that is quantised.

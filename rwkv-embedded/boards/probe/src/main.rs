@@ -10,6 +10,8 @@
 #[cfg_attr(not(target_os = "none"), path = "hosted.rs")]
 mod platform;
 
+#[cfg(feature = "cmsis-nn")]
+mod cmsis_nn;
 mod cost;
 mod exactness;
 mod failure;
@@ -34,6 +36,8 @@ struct Memory<'a> {
 /// Does what the arguments ask for.
 fn run(options: &Options<'_>, memory: Memory<'_>, kernel: impl Kernel) -> Result<(), Failure> {
     match options.mode {
+        #[cfg(feature = "cmsis-nn")]
+        Mode::CmsisNn => cmsis_nn::run(memory),
         Mode::Exactness => exactness::run(kernel, memory, options.count.unwrap_or(2000)),
         #[cfg(feature = "functions")]
         Mode::Functions => functions::run(kernel, memory),

@@ -5,6 +5,9 @@ use crate::failure::Failure;
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// Count the instructions of a C library.
+    #[cfg(feature = "cmsis-nn")]
+    CmsisNn,
     /// Run tokens of an image, print digests.
     Exactness,
     /// Count the instructions of everything else.
@@ -20,6 +23,8 @@ pub enum Mode {
 
 /// Every mode by its name.
 const MODES: &[(&str, Mode)] = &[
+    #[cfg(feature = "cmsis-nn")]
+    ("cmsis-nn", Mode::CmsisNn),
     ("exactness", Mode::Exactness),
     #[cfg(feature = "functions")]
     ("functions", Mode::Functions),
