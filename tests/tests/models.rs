@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path};
 
-use rwkv_core::{Digest, Image};
+use rwkv_core::{Digest, Image, kernel::Choice};
 use rwkv_host::{
     checkpoint::Checkpoint,
     convert::{Options, Packing, Weights, detect},
     memory::Memory,
-    prefill::{digests, prefill},
+    prefill::{digests, digests_with, prefill},
 };
 use rwkv_tests::{
     formats, image, image_with,
@@ -262,6 +262,32 @@ fn the_packing_of_four_bits_changes_no_result() {
                 step(&mut Memory::new(&image), &image, &prompt).expect("it steps")
             });
             assert_eq!(results[0], results[1]);
+        }
+    }
+}
+
+/// Every kernel that this machine can run gives the bits of the scalar one, in every format.
+#[test]
+fn kernels_give_the_bits_of_the_scalar_one() {
+    let prompt = text(100, 2);
+    for model in ["tunes-v4", "tunes-v7"] {
+        for (format, options) in formats() {
+            let file = image_with(&shipped(model), &options);
+            let image = file.open().expect("it opens");
+            let run = |kernel: Choice| {
+                let mut memory = Memory::new(&image);
+                let state = memory.state(&image).expect("it fits");
+                let mut logits = vec![Digest::default(); prompt.len()];
+                digests_with(kernel, &image, state, &prompt, &mut logits, |digest| *digest)
+                    .expect("it prefills")
+            };
+            let expected = run(Choice::by_name("generic").expect("it runs anywhere"));
+            for name in Choice::NAMES {
+                match Choice::by_name(name) {
+                    Some(kernel) => assert_eq!(run(kernel), expected, "{model}, {format}, {name}"),
+                    None => println!("skipped: {name}, since this core lacks it"),
+                }
+            }
         }
     }
 }

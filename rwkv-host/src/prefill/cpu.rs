@@ -13,12 +13,13 @@ use rwkv_core::{
         record::{columns_room, deep_table, product_room},
     },
     image::{Dims, Id, RECORD_WORDS, Record, SectionKind, Shape},
-    kernel::native,
+    kernel::Kernel,
     op::{self, Activation},
 };
 
 /// A run of tokens, each with a scratch of its own.
-pub(super) struct Sequence<'a, L> {
+pub(super) struct Sequence<'a, K, L> {
+    kernel: K,
     image: &'a Image<'a>,
     /// The next word of the image.
     at: usize,
@@ -33,9 +34,10 @@ pub(super) struct Sequence<'a, L> {
     digests: Option<&'a mut [Digest]>,
 }
 
-impl<'a, L: Logits + Send> Sequence<'a, L> {
+impl<'a, K: Kernel, L: Logits + Send> Sequence<'a, K, L> {
     /// The caller has checked the tokens and the size of the state.
     pub(super) fn new(
+        kernel: K,
         image: &'a Image<'a>,
         state: StateView<'a>,
         tokens: &'a [u32],
@@ -44,7 +46,7 @@ impl<'a, L: Logits + Send> Sequence<'a, L> {
     ) -> Self {
         let scratch = vec![0.0; image.header().scratch_words as usize * tokens.len()];
         let bump = Bump::default();
-        Self { image, at: 0, state, layer: 0, tokens, scratch, bump, logits, digests }
+        Self { kernel, image, at: 0, state, layer: 0, tokens, scratch, bump, logits, digests }
     }
 
     /// One scratch per token, in parallel.
@@ -158,17 +160,18 @@ fn carried(shift: &[f32], previous: Carry) -> &[f32] {
 
 /// The product of a row-major matrix with the vector in `input`; `visit` gets runs of rows.
 fn rows(
+    kernel: impl Kernel,
     lane: &mut Lane<'_>,
     (record, payload): (&Record, &[u32]),
     input: Span,
     mut visit: impl FnMut(&mut Lane<'_>, usize, &mut [f32]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let arranged = lane.arrange(native(), record, input, record.cols as usize)?;
+    let arranged = lane.arrange(kernel, record, input, record.cols as usize)?;
     for (tile, (start, rows)) in tiles(record, payload) {
         for first in (0..rows).step_by(TILE_ROWS) {
             let mut y = [0.0; TILE_ROWS];
             let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-            lane.rows(native(), record, (tile, first, rows), (input, arranged), y)?;
+            lane.rows(kernel, record, (tile, first, rows), (input, arranged), y)?;
             visit(lane, start + first, y)?;
         }
     }
@@ -177,15 +180,16 @@ fn rows(
 
 /// `out = f(W·x)` with the vector in `input`.
 fn set_rows(
+    kernel: impl Kernel,
     lane: &mut Lane<'_>,
     (record, payload): (&Record, &[u32]),
     input: Span,
     out: Span,
     f: Activation,
 ) -> Result<(), Error> {
-    let arranged = lane.arrange(native(), record, input, record.cols as usize)?;
+    let arranged = lane.arrange(kernel, record, input, record.cols as usize)?;
     for (tile, (start, rows)) in tiles(record, payload) {
-        lane.tile(native(), record, tile, (input, arranged), out.part(start, rows))?;
+        lane.tile(kernel, record, tile, (input, arranged), out.part(start, rows))?;
     }
     lane.apply(f, out)
 }
@@ -203,7 +207,7 @@ fn tiles<'a>(
     })
 }
 
-impl<L: Logits + Send> Executor for Sequence<'_, L> {
+impl<K: Kernel, L: Logits + Send> Executor for Sequence<'_, K, L> {
     type Error = Error;
 
     fn dims(&self) -> Dims {
@@ -289,13 +293,14 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         }
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
         let (record, payload) = self.record(shape)?;
+        let kernel = self.kernel;
         self.lanes().try_for_each(|mut lane| {
             let matrix = (&record, payload);
             match out {
-                Output::Set(y, f) => set_rows(&mut lane, matrix, input, y, f),
-                Output::Add(y) => {
-                    rows(&mut lane, matrix, input, |lane, first, rows| lane.add(y, first, rows))
-                }
+                Output::Set(y, f) => set_rows(kernel, &mut lane, matrix, input, y, f),
+                Output::Add(y) => rows(kernel, &mut lane, matrix, input, |lane, first, rows| {
+                    lane.add(y, first, rows)
+                }),
             }
         })
     }
@@ -312,12 +317,13 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         let column = 1 + record.line_words();
         let (columns, scales) =
             payload.split_at_checked(column * k.len()).ok_or(Error::Internal)?;
+        let kernel = self.kernel;
         self.lanes().try_for_each(|mut lane| {
             let scale = lane.open_columns(&record, k, acc)?;
             let mut at = 0;
             while let Some(index) = lane.next_live(&record, k, at)? {
                 let column = columns.get(index * column + 1..(index + 1) * column);
-                lane.column(native(), &record, column.ok_or(Error::Internal)?, (k, index), acc)?;
+                lane.column(kernel, &record, column.ok_or(Error::Internal)?, (k, index), acc)?;
                 at = index + 1;
             }
             if record.scale_words() > 0 {
@@ -387,10 +393,11 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         let room = self.room(dims.head_size);
         let shape = Shape::heads(Id::AttWkv5, vectors.r.len() as u32, 3, dims.head_size);
         let params = self.vectors(shape)?;
+        let kernel = self.kernel;
         self.recurrence(|lane, recurrent| {
             for (head, params) in params.chunks_exact(3 * n).enumerate() {
                 let head = (head * n, params);
-                lane.wkv5(native(), head, vectors, room, dims.group_norm_eps, recurrent)?;
+                lane.wkv5(kernel, head, vectors, room, dims.group_norm_eps, recurrent)?;
             }
             Ok(())
         })
@@ -403,11 +410,12 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         let room = [room.part(0, n), room.part(n, n)];
         let shape = Shape::heads(Id::AttWkv7, vectors.r.len() as u32, 5, dims.head_size);
         let params = self.vectors(shape)?;
+        let kernel = self.kernel;
         self.recurrence(|lane, recurrent| {
             for (head, params) in params.chunks_exact(5 * n).enumerate() {
                 let first = head * n;
                 let epsilon = dims.group_norm_eps;
-                lane.wkv7(native(), (first, params), vectors, room, epsilon, recurrent)?;
+                lane.wkv7(kernel, (first, params), vectors, room, epsilon, recurrent)?;
             }
             Ok(())
         })
@@ -427,10 +435,10 @@ impl<L: Logits + Send> Executor for Sequence<'_, L> {
         let vocab = self.dims().vocab;
         let shape = Shape::matrix(Id::Head, vocab, x.len() as u32);
         let (record, payload) = self.record(shape)?;
-        let stride = stride(self.image);
+        let (kernel, stride) = (self.kernel, stride(self.image));
         let lanes = self.scratch.par_chunks_exact_mut(stride).skip(skip).map(Lane);
         lanes.zip(&mut *self.logits).try_for_each(|(mut lane, sink)| {
-            rows(&mut lane, (&record, payload), input, |_, first, y| {
+            rows(kernel, &mut lane, (&record, payload), input, |_, first, y| {
                 finite(y)?;
                 sink.push(first as u32, y);
                 Ok(())

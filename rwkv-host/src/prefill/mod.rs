@@ -2,7 +2,11 @@
 
 mod cpu;
 
-use rwkv_core::{Digest, Error, Image, Logits, StateView, exec, model, poll};
+use rwkv_core::{
+    Digest, Error, Image, Logits, StateView, exec,
+    kernel::{Kernel, native},
+    model, poll,
+};
 
 /// Tokens that run at once: bounds the scratch of a long prompt.
 const PIECE: usize = 256;
@@ -20,7 +24,7 @@ pub fn prefill<L: Logits + Send>(
     tokens: &[u32],
     logits: &mut [L],
 ) -> Result<(), Error> {
-    run(image, state, tokens, logits, None)
+    run(native(), image, state, tokens, logits, None)
 }
 
 /// As [`prefill`], and returns the digest of every token as a device reports it.
@@ -33,15 +37,16 @@ pub fn digests(
     tokens: &[u32],
 ) -> Result<Vec<Digest>, Error> {
     let mut logits = vec![Digest::default(); tokens.len()];
-    digests_with(image, state, tokens, &mut logits, |digest| *digest)
+    digests_with(native(), image, state, tokens, &mut logits, |digest| *digest)
 }
 
-/// As [`digests`], with sinks that do more than digest; `digest` finds the logits' digest in a
-/// sink.
+/// As [`digests`], with kernels of choice and sinks that do more than digest; `digest` finds the
+/// logits' digest in a sink.
 ///
 /// # Errors
 /// As [`prefill`]; [`Error::Internal`] if there is not one sink per token.
 pub fn digests_with<L: Logits + Send>(
+    kernel: impl Kernel,
     image: &Image<'_>,
     state: StateView<'_>,
     tokens: &[u32],
@@ -53,7 +58,7 @@ pub fn digests_with<L: Logits + Send>(
     }
     let layers = image.header().dims.layers;
     let mut states = vec![Digest::default(); tokens.len() * layers as usize];
-    run(image, state, tokens, logits, Some(&mut states))?;
+    run(kernel, image, state, tokens, logits, Some(&mut states))?;
     let tokens = states.chunks_exact(layers as usize).zip(logits);
     Ok(tokens
         .map(|(states, logits)| {
@@ -66,6 +71,7 @@ pub fn digests_with<L: Logits + Send>(
 }
 
 fn run<L: Logits + Send>(
+    kernel: impl Kernel,
     image: &Image<'_>,
     mut state: StateView<'_>,
     tokens: &[u32],
@@ -87,7 +93,7 @@ fn run<L: Logits + Send>(
             states = Some(later);
             now
         });
-        let mut sequence = cpu::Sequence::new(image, state.reborrow(), piece, now, digests);
+        let mut sequence = cpu::Sequence::new(kernel, image, state.reborrow(), piece, now, digests);
         // Memory never waits, so one poll completes it.
         poll::once(model::token(header.version, &mut sequence)).unwrap_or(Err(Error::Internal))?;
     }

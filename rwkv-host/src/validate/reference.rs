@@ -2,6 +2,7 @@
 
 use rwkv_core::{
     Digest, Error, Image, Model,
+    kernel::native,
     sampler::{Sampler, SamplerConfig, SamplerError},
     stream::InPlace,
 };
@@ -76,7 +77,7 @@ impl<'a> Host<'a> {
             *last = Some(&mut self.sampler);
         }
         let state = self.memory.state(self.image)?;
-        prefill::digests_with(self.image, state, tokens, &mut sinks, |sink| sink.0)
+        prefill::digests_with(native(), self.image, state, tokens, &mut sinks, |sink| sink.0)
     }
 
     fn step(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
