@@ -11,13 +11,20 @@
 //!
 //! Costs count float operations, each about 100 instructions on a core without an FPU.
 
-const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
+pub(crate) const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 /// ln 2 in two parts; the first has 15 significant bits, so that `k * LN2_HI` is exact for |k| < 512.
-const LN2_HI: f32 = f32::from_bits(0x3f31_7200);
-const LN2_LO: f32 = 1.428_606_8e-6;
+pub(crate) const LN2_HI: f32 = f32::from_bits(0x3f31_7200);
+pub(crate) const LN2_LO: f32 = 1.428_606_8e-6;
 /// 1.5 * 2^23: a sum with it has no fraction bits, so that the addition itself rounds.
-const ROUNDER: f32 = 12_582_912.0;
+pub(crate) const ROUNDER: f32 = 12_582_912.0;
 const SIGN: u32 = 0x8000_0000;
+/// Sign and exponent.
+const EXPONENT: u32 = 0xff80_0000;
+/// The polynomial of e^r, from the highest power down.
+pub(crate) const EXP: [f32; 7] =
+    [0.001_391_274_8, 0.008_369_852, 0.041_666_59, 0.166_665_09, 0.5, 1.0, 1.0];
+/// The factor in version 7's decay.
+pub(crate) const DECAY: f32 = -0.606_531;
 
 /// Rounds to the nearest integer, ties to even, for |x| <= 2^22.
 ///
@@ -28,10 +35,10 @@ pub fn round_half_even(x: f32) -> i32 {
     (x + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()) as i32
 }
 
-/// 2^k for -126 <= k <= 127.
+/// 2^k for -126 <= k <= 127, from k shifted to where exponents lie.
 #[inline]
-fn power_of_two(k: i32) -> f32 {
-    f32::from_bits((k.wrapping_add(127) as u32) << 23)
+fn power_of_two(k: u32) -> f32 {
+    f32::from_bits(k.wrapping_add(0x3f80_0000))
 }
 
 /// e^x.
@@ -50,34 +57,34 @@ pub(crate) fn exp_of_negative(x: f32) -> f32 {
 
 #[inline]
 fn exp_up_to_89(x: f32) -> f32 {
-    let (p, k) = exp_parts(if x < -104.0 { -104.0 } else { x });
+    let (p, t) = exp_parts(if x < -104.0 { -104.0 } else { x });
     // k reaches from -150 to 128, beyond one exponent; only the second product may round.
-    let half = k >> 1;
-    p * power_of_two(half) * power_of_two(k.wrapping_sub(half))
+    let half = t << 22 & EXPONENT;
+    let rest = (t << 23).wrapping_sub(half);
+    p * power_of_two(half) * power_of_two(rest)
 }
 
 /// The bits of [`exp`] for |x| < 87, where results are normal numbers.
 #[inline]
 pub(crate) fn exp_within_87(x: f32) -> f32 {
-    let (p, k) = exp_parts(x);
-    p * power_of_two(k)
+    let (p, t) = exp_parts(x);
+    p * power_of_two(t << 23)
 }
 
-/// e^x as p·2^k.
+/// e^x as p·2^k, with the bits of k in the low 22 of a word whose other bits shifts remove.
 #[inline]
-fn exp_parts(x: f32) -> (f32, i32) {
+fn exp_parts(x: f32) -> (f32, u32) {
     // x = k ln 2 + r, |r| <= 0.3466
     let t = x * LOG2_E + ROUNDER;
-    let k = t.to_bits().wrapping_sub(ROUNDER.to_bits()) as i32;
     let kf = t - ROUNDER;
     let r = (x - kf * LN2_HI) - kf * LN2_LO;
-    let p = 0.001_391_274_8;
-    let p = p * r + 0.008_369_852;
-    let p = p * r + 0.041_666_59;
-    let p = p * r + 0.166_665_09;
-    let p = p * r + 0.5;
-    let p = p * r + 1.0;
-    (p * r + 1.0, k)
+    let [c6, c5, c4, c3, c2, c1, c0] = EXP;
+    let p = c6 * r + c5;
+    let p = p * r + c4;
+    let p = p * r + c3;
+    let p = p * r + c2;
+    let p = p * r + c1;
+    (p * r + c0, t.to_bits())
 }
 
 /// Natural logarithm.

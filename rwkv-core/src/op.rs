@@ -9,7 +9,10 @@ use half::f16;
 
 use crate::error::Error;
 use crate::image::{Format, GROUP, Record};
-use crate::kernel::nibbles;
+use crate::kernel::{
+    floats::{self, scalar::fold},
+    nibbles,
+};
 use crate::math;
 
 pub use wkv::{Head5, Head7, wkv4, wkv5, wkv7};
@@ -39,42 +42,23 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     fold(&acc)
 }
 
-fn fold(a: &[f32; 8]) -> f32 {
-    ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
-}
-
-/// Sum with the rule of eight of what `f` makes of each element.
-#[inline]
-fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut acc = [0f32; 8];
-    let (eights, tail) = x.as_chunks::<8>();
-    for x in eights {
-        acc.iter_mut().zip(x).for_each(|(acc, x)| *acc += f(*x));
-    }
-    acc.iter_mut().zip(tail).for_each(|(acc, x)| *acc += f(*x));
-    fold(&acc)
-}
-
 /// Mean and `1 / sqrt(variance + epsilon)` of a vector, population variance.
 pub fn moments(x: &[f32], epsilon: f32) -> (f32, f32) {
     let n = x.len() as f32;
-    let mean = sum_of(x, |x| x) / n;
-    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / n;
+    let mean = floats::sum(x) / n;
+    let variance = floats::squares(x, mean) / n;
     (mean, math::rsqrt(variance + epsilon))
 }
 
 /// Layer norm of a run of channels: `params` is `[weight, bias]` per channel.
-pub fn normalise(x: &[f32], (mean, inverse): (f32, f32), params: &[f32], out: &mut [f32]) {
-    for ((y, x), [w, b]) in out.iter_mut().zip(x).zip(params.as_chunks().0) {
-        *y = (x - mean) * inverse * w + b;
-    }
+pub fn normalise(x: &[f32], moments: (f32, f32), params: &[f32], out: &mut [f32]) {
+    floats::copy(x, out);
+    floats::normalise(out, moments, params);
 }
 
 /// As [`normalise`], over the vector itself.
-pub fn normalise_in_place(x: &mut [f32], (mean, inverse): (f32, f32), params: &[f32]) {
-    for (x, [w, b]) in x.iter_mut().zip(params.as_chunks().0) {
-        *x = (*x - mean) * inverse * w + b;
-    }
+pub fn normalise_in_place(x: &mut [f32], moments: (f32, f32), params: &[f32]) {
+    floats::normalise(x, moments, params);
 }
 
 /// A row of a table as floats: `value·scale`, or `value·(scale·sub)` with sub-scales.
@@ -118,10 +102,16 @@ pub enum Shift {
 
 /// Token shift: blends a channel with the same channel of the previous token.
 pub fn shift(kind: Shift, x: &[f32], previous: &[f32], mix: &[f32], out: &mut [f32]) {
-    let channels = out.iter_mut().zip(x).zip(previous).zip(mix);
     match kind {
-        Shift::Current => channels.for_each(|(((y, x), p), m)| *y = x * m + p * (1.0 - m)),
-        Shift::Previous => channels.for_each(|(((y, x), p), m)| *y = x + (p - x) * m),
+        Shift::Current => {
+            for (((y, x), p), m) in out.iter_mut().zip(x).zip(previous).zip(mix) {
+                *y = x * m + p * (1.0 - m);
+            }
+        }
+        Shift::Previous => {
+            floats::copy(x, out);
+            floats::lerp(out, previous, mix);
+        }
     }
 }
 
@@ -156,10 +146,10 @@ impl Activation {
     pub fn apply(self, x: &mut [f32]) {
         match self {
             Self::Identity => {}
-            Self::Sigmoid => map(x, math::sigmoid),
+            Self::Sigmoid => floats::sigmoid(x),
             Self::Tanh => map(x, math::tanh),
             Self::SquaredRelu => map(x, |x| if x < 0.0 { 0.0 } else { x * x }),
-            Self::Decay => map(x, |x| math::exp_within_87(-0.606_531 * math::sigmoid(x))),
+            Self::Decay => floats::decay(x),
             Self::Silu => map(x, |x| x * math::sigmoid(x)),
             Self::ExpNegExp => map(x, |x| math::exp(-math::exp(x))),
         }
@@ -170,9 +160,14 @@ fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
     x.iter_mut().for_each(|x| *x = f(*x));
 }
 
+/// `out = x`.
+pub fn copy(x: &[f32], out: &mut [f32]) {
+    floats::copy(x, out);
+}
+
 /// `x += bias`, one parameter per channel.
 pub fn add(x: &mut [f32], bias: &[f32]) {
-    x.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+    floats::add(x, bias);
 }
 
 /// `x *= gate`.
@@ -190,9 +185,7 @@ pub fn product_by(x: &[f32], matrix: &[f32], out: &mut [f32]) {
 
 /// `x += (target - x)·weight`.
 pub fn lerp(x: &mut [f32], target: &[f32], weight: &[f32]) {
-    for ((x, t), w) in x.iter_mut().zip(target).zip(weight) {
-        *x += (t - *x) * w;
-    }
+    floats::lerp(x, target, weight);
 }
 
 /// The rule by which a vector is quantised.

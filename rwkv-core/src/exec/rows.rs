@@ -68,7 +68,7 @@ impl Lane<'_> {
     /// As [`Lane::split`].
     pub fn copy(&mut self, x: Span, out: Span) -> Result<(), Error> {
         let [x, out] = self.split([x, out])?;
-        out.iter_mut().zip(x).for_each(|(y, x)| *y = *x);
+        op::copy(x, out);
         Ok(())
     }
 

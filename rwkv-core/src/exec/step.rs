@@ -456,7 +456,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
     fn keep(&mut self, x: Span, previous: Carry) -> Result<(), Error> {
         let [shift, _] = self.state.layer_mut(&self.header.dims, self.layer);
         let row = carry_row(shift, previous)?;
-        row.iter_mut().zip(self.lane.get(x)?).for_each(|(y, x)| *y = *x);
+        op::copy(self.lane.get(x)?, row);
         self.spent(None, Part::Move);
         Ok(())
     }

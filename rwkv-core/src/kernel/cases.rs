@@ -6,7 +6,11 @@
 
 use core::fmt;
 
-use super::{Arranged, Generic, Input, Kernel, Keys, Keys5, Lines, room_words};
+use super::{
+    Arranged, Generic, Input, Kernel, Keys, Keys5, Lines,
+    floats::{self as vectors, scalar},
+    room_words,
+};
 use crate::{
     image::{Format, GROUP, pack},
     math,
@@ -25,10 +29,12 @@ pub enum Operation {
     Wkv7,
     /// The square root, by an instruction where the target has one.
     Sqrt,
+    /// The loops over vectors of floats beside the products.
+    Vectors,
 }
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 12] = [
+pub const OPERATIONS: [Operation; 13] = [
     Operation::Rows(Format::F32),
     Operation::Rows(Format::F16),
     Operation::Rows(Format::Int8),
@@ -41,6 +47,7 @@ pub const OPERATIONS: [Operation; 12] = [
     Operation::Wkv5,
     Operation::Wkv7,
     Operation::Sqrt,
+    Operation::Vectors,
 ];
 
 /// What the weights, scales and inputs of a case are like.
@@ -117,6 +124,7 @@ pub fn run(kernel: impl Kernel, memory: &mut [f32], count: u32) -> Result<(), Di
                 Operation::Wkv5 => case.wkv5(kernel, memory),
                 Operation::Wkv7 => case.wkv7(kernel, memory),
                 Operation::Sqrt => case.roots(memory),
+                Operation::Vectors => case.vectors(memory),
             };
             if let Err(at) = outcome {
                 return Err(Difference {
@@ -231,6 +239,7 @@ impl Case {
             Operation::Wkv5 => self.cols * (2 * self.cols + 6),
             Operation::Wkv7 => self.cols * (2 * self.cols + 8),
             Operation::Sqrt => 2 * self.cols,
+            Operation::Vectors => 6 * self.cols + 4,
         }
     }
 
@@ -402,6 +411,40 @@ impl Case {
         let (expected, found) = (self.fill(rest.take(self.cols)), rest.take(self.cols));
         found.iter_mut().zip(&*expected).for_each(|(y, x)| *y = math::sqrt(*x));
         expected.iter_mut().for_each(|x| *x = math::sqrt_by_digits(*x));
+        compare(expected, found)
+    }
+
+    /// Every loop over vectors, by the target's instructions and in plain Rust.
+    fn vectors(&mut self, memory: &mut [f32]) -> Result<(), At> {
+        let n = self.cols;
+        let mut rest = Rest(memory);
+        let [x, y, params] = [n, n, 2 * n].map(|n| &*self.fill(rest.take(n)));
+        let [expected, found] = [rest.take(n + 2), rest.take(n + 2)];
+        let moments = (self.random.float(), self.random.float());
+        macro_rules! both {
+            ($($name:ident($($argument:expr),*);)*) => {
+                $(
+                    for out in [&mut *expected, &mut *found] {
+                        out.iter_mut().zip(x).for_each(|(out, x)| *out = *x);
+                    }
+                    scalar::$name(&mut expected[..n], $($argument),*);
+                    vectors::$name(&mut found[..n], $($argument),*);
+                    compare(&expected[..n], &found[..n])?;
+                )*
+            };
+        }
+        both! {
+            add(y);
+            lerp(y, params);
+            normalise(moments, params);
+            sigmoid();
+            decay();
+        }
+        scalar::copy(y, expected);
+        vectors::copy(y, found);
+        let (mean, _) = moments;
+        expected[n..].copy_from_slice(&[scalar::sum(x), scalar::squares(x, mean)]);
+        found[n..].copy_from_slice(&[vectors::sum(x), vectors::squares(x, mean)]);
         compare(expected, found)
     }
 

@@ -10,7 +10,7 @@ mod armv7em;
 #[doc(hidden)]
 pub mod cases;
 mod choice;
-mod floats;
+pub(crate) mod floats;
 mod generic;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;

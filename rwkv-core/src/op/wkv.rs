@@ -1,8 +1,8 @@
 //! The recurrences, with what surrounds them.
 
-use super::{moments, sum_of};
+use super::moments;
 use crate::{
-    kernel::{Kernel, Keys, Keys5},
+    kernel::{Kernel, Keys, Keys5, floats},
     math,
 };
 
@@ -61,7 +61,7 @@ pub fn wkv5(kernel: impl Kernel, params: &[f32], epsilon: f32, head: Head5<'_>, 
     for (((y, r), k), [u, ..]) in y.iter_mut().zip(&*r).zip(k).zip(params) {
         *y = r * k * u;
     }
-    let bonus = sum_of(y, |y| y);
+    let bonus = floats::sum(y);
 
     kernel.wkv5(Keys5 { w, k, r }, v, state, y);
 
@@ -105,16 +105,16 @@ pub fn wkv7(kernel: impl Kernel, params: &[f32], epsilon: f32, head: Head7<'_>, 
     for ((kk, k), [k_k, ..]) in kk.iter_mut().zip(&*k).zip(params) {
         *kk = k * k_k;
     }
-    let norm = math::sqrt(sum_of(kk, |kk| kk * kk));
+    let norm = math::sqrt(floats::squares(kk, 0.0));
     let inverse = 1.0 / if norm > 1e-12 { norm } else { 1e-12 };
     let keys = kk.iter_mut().zip(&mut *k).zip(&mut *a).zip(params);
     for ((((kk, k), a), [_, k_a, r_k, ..]), (y, r)) in keys.zip(y.iter_mut().zip(&*r)) {
-        let removal = *kk * inverse;
-        let key = *k * (1.0 + (*a - 1.0) * k_a);
+        let (removal, rate) = (*kk * inverse, *a);
+        let key = *k * (1.0 + (rate - 1.0) * k_a);
         *y = r * key * r_k;
-        (*kk, *k, *a) = (removal, key, *a * removal);
+        (*kk, *k, *a) = (removal, key, rate * removal);
     }
-    let bonus = sum_of(y, |y| y);
+    let bonus = floats::sum(y);
 
     kernel.wkv7(Keys { w, k, kk, b: a, r }, v, state, y);
 

@@ -61,11 +61,10 @@ impl Candidates {
             let error = SamplerError::OutOfOrder { expected: self.next, found: first };
             self.error.get_or_insert(error);
         }
-        for &logit in logits {
-            if self.error.is_some() {
-                return;
-            }
-            let token = self.next;
+        if self.error.is_some() {
+            return;
+        }
+        for (token, &logit) in (self.next..).zip(logits) {
             if !logit.is_finite() {
                 self.error = Some(SamplerError::NonFiniteLogit { token });
                 return;
@@ -73,9 +72,11 @@ impl Candidates {
             if let Some(scale) = self.scale {
                 self.normalise(logit, scale);
             }
-            self.insert(Candidate { token, logit });
-            self.next = token.wrapping_add(1);
+            if self.is_among_the_best(logit) {
+                self.insert(Candidate { token, logit });
+            }
         }
+        self.next = self.next.wrapping_add(logits.len() as u32);
     }
 
     /// The candidates, best first; equal logits stand in id order.
@@ -93,12 +94,16 @@ impl Candidates {
         self.sum
     }
 
+    /// Whether it is kept; of most logits of a row no more is asked.
+    fn is_among_the_best(&self, logit: f32) -> bool {
+        let kept = self.entries.get(..self.len).unwrap_or_default();
+        self.len < self.limit || kept.last().is_some_and(|worst| logit > worst.logit)
+    }
+
+    #[inline(never)]
     fn insert(&mut self, new: Candidate) {
         let kept = self.entries.get(..self.len).unwrap_or_default();
         let full = self.len >= self.limit;
-        if full && kept.last().is_none_or(|worst| new.logit <= worst.logit) {
-            return;
-        }
         let at = kept.partition_point(|kept| kept.logit >= new.logit);
         self.len = if full { self.limit } else { self.len + 1 };
         let mut moved = new;

@@ -1,18 +1,17 @@
 //! Float loops by the instructions that a target is sure to have, chosen when it is compiled for.
+//!
+//! Each has the bits of the one in [`scalar`]. Slices whose lengths disagree are cut to the
+//! shortest.
 
-mod blocks;
 mod root;
+pub(crate) mod scalar;
 #[cfg(vfp)]
 mod vfp;
-mod wkv5;
-mod wkv7;
 
 pub(crate) use root::sqrt;
-#[cfg(vfp)]
-pub(super) use vfp::wkv7;
-pub use wkv5::Keys5;
-pub(super) use wkv5::wkv5;
-pub use wkv7::Keys;
 #[cfg(not(vfp))]
-pub(super) use wkv7::wkv7;
-pub(super) use wkv7::wkv7 as scalar_wkv7;
+use scalar as target;
+pub use scalar::{Keys, Keys5};
+pub(crate) use target::{add, copy, decay, lerp, normalise, sigmoid, squares, sum, wkv5, wkv7};
+#[cfg(vfp)]
+use vfp as target;

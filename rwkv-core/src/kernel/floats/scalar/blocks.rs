@@ -5,14 +5,14 @@ pub(super) const BLOCK: usize =
     if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 16 } else { 8 };
 
 /// The scalars of a recurrence: what it reads per key.
-pub(super) trait Recurrence: Copy {
+pub(crate) trait Recurrence: Copy {
     /// A block of value indices: `state` starts at its first column, and rows lie `n` apart.
     fn block<const B: usize>(self, values: (&[f32; B], &mut [f32; B]), state: &mut [f32], n: usize);
 }
 
 /// A recurrence from value index `first` on, in blocks of `B`.
 #[inline(always)]
-pub(super) fn from<const B: usize>(
+pub(crate) fn from<const B: usize>(
     first: usize,
     keys: impl Recurrence,
     v: &[f32],

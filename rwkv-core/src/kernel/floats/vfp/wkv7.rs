@@ -1,23 +1,16 @@
-//! Arm cores with a floating-point unit of 32 single registers: Cortex-M4F, M7, M33, and A-class.
-//!
-//! `vmla.f32` and `vmls.f32` round the product before the sum, as separate instructions would.
-
-#![allow(unsafe_code)]
+//! The recurrence of version 7 over the keys of a head.
 
 use core::arch::asm;
 
-use super::{blocks::from, wkv7::Keys};
-
-/// Value indices whose sums stay in registers.
-const BLOCK: usize = 8;
+use super::{BLOCK, fits};
+use crate::kernel::floats::scalar::{Keys, from};
 
 /// See [`crate::kernel::Kernel::wkv7`].
 pub(crate) fn wkv7(keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
     let n = v.len();
     let vectors = [keys.w, keys.k, keys.kk, keys.b, keys.r];
-    let fits = vectors.iter().all(|x| x.len() == n) && y.len() == n && state.len() == n * n;
     let mut first = 0;
-    if fits && n.is_multiple_of(4) && n > 0 {
+    if vectors.iter().all(|x| x.len() == n) && fits(v, state, y) {
         let blocks = v.as_chunks::<BLOCK>().0.iter().zip(y.as_chunks_mut::<BLOCK>().0);
         for (v, y) in blocks {
             // SAFETY: all vectors have `n` elements and the state has `n` rows of `n`, of which
