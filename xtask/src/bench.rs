@@ -16,7 +16,7 @@ use crate::{
     demo, document, job,
     probe::weights,
     root, setup,
-    synthetic::MODELS,
+    synthetic::Synthetic,
 };
 
 /// Count the instructions of the kernels and of tokens on every emulated board
@@ -134,7 +134,7 @@ fn measure(cmsis_nn: Option<&Path>) -> anyhow::Result<Figures> {
 
 /// The images whose tokens are counted on a core: the shipped models where they fit, in the
 /// packing and with the inputs that the core likes best.
-fn images(core: &Core) -> anyhow::Result<Vec<(&'static str, &'static str, PathBuf)>> {
+fn images(core: &Core) -> anyhow::Result<Vec<(String, &'static str, PathBuf)>> {
     let lanes: &[&str] = &["--input-bits", "8", "--packing", "lanes"];
     let plain: &[&str] = &["--input-bits", "8"];
     let narrow = !core.has_wide_multiply();
@@ -147,14 +147,16 @@ fn images(core: &Core) -> anyhow::Result<Vec<(&'static str, &'static str, PathBu
         };
         let options = [&["--weights", weights], extra].concat();
         if core.name == "m0" {
-            for model in MODELS.iter().filter(|model| model.tiny) {
-                images.push((model.name, weights, model.image(&format!("{weights}-8"), &options)?));
+            for version in ["4", "7"] {
+                let model = Synthetic { version, tiny: true };
+                let image = model.image(&format!("{weights}-8"), &options)?;
+                images.push((model.name(), weights, image));
             }
         } else {
             let suffix = if narrow { "-8" } else { "" };
             for model in demo::MODELS {
                 let image = demo::image(model, &format!("{weights}{suffix}"), &options)?;
-                images.push((model, weights, image));
+                images.push((model.to_owned(), weights, image));
             }
         }
     }

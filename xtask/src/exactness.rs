@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     cores::{Core, Run},
     job, setup,
-    synthetic::{MODELS, WEIGHTS},
+    synthetic::{Synthetic, VERSIONS, WEIGHTS},
 };
 
 /// Run random models on every core and compare the bits of state and logits
@@ -90,16 +90,20 @@ impl Exactness {
         Ok(())
     }
 
-    /// Every run that fits, several at once.
+    /// Every run that fits, several at once. A `microbit` has RAM for the tiny models only, and its
+    /// flash does not hold all of them.
     fn streams(
         &self,
         cores: &[(Core, PathBuf)],
         subjects: &[Subject],
     ) -> anyhow::Result<BTreeMap<(usize, usize), Stream>> {
-        let tiny_only = |core: &Core| core.name == "m0";
+        let fits = |core: &Core, subject: &Subject| {
+            let bytes = fs::metadata(&subject.image).map_or(0, |file| file.len());
+            (core.name != "m0" || subject.tiny) && bytes <= core.room() as u64
+        };
         let jobs: Vec<(usize, usize)> = (0..subjects.len())
             .flat_map(|m| (0..cores.len()).map(move |c| (c, m)))
-            .filter(|(c, m)| subjects[*m].tiny || !tiny_only(&cores[*c].0))
+            .filter(|(c, m)| fits(&cores[*c].0, &subjects[*m]))
             .collect();
         let tokens = self.tokens.to_string();
         let streams = job::parallel(&jobs, |(c, m)| {
@@ -116,14 +120,17 @@ impl Exactness {
 
 fn subjects() -> anyhow::Result<Vec<Subject>> {
     let mut subjects = Vec::new();
-    for model in MODELS {
-        for (weights, options) in WEIGHTS {
-            subjects.push(Subject {
-                name: format!("{} {weights}", model.name),
-                image: model.image(weights, options)?,
-                tiny: model.tiny,
-                same_as: (weights == "int4-lanes").then(|| subjects.len() - 1),
-            });
+    for tiny in [true, false] {
+        for version in VERSIONS {
+            let model = Synthetic { version, tiny };
+            for (weights, options) in WEIGHTS {
+                subjects.push(Subject {
+                    name: format!("{} {weights}", model.name()),
+                    image: model.image(weights, options)?,
+                    tiny,
+                    same_as: (weights == "int4-lanes").then(|| subjects.len() - 1),
+                });
+            }
         }
     }
     Ok(subjects)

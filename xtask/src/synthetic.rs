@@ -1,59 +1,24 @@
-//! Random checkpoints: small enough for every board, with heads, layers and tails enough that
-//! every loop of every kernel runs.
+//! Random models of every version, from the lists of tensors in `tests/golden/versions`: with
+//! several heads and odd widths, and small enough for every board.
 
 use std::{fs, path::PathBuf};
 
+use anyhow::{Context, ensure};
 use serde_json::{Map, json};
 
-use crate::{job, root};
+use crate::{demo, job, root};
+
+/// The versions that there are lists of.
+pub(crate) const VERSIONS: [&str; 7] = ["4", "5.0", "5.1", "5.2", "6", "7", "7a"];
 
 /// A model to make.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Synthetic {
-    /// What it is called.
-    pub name: &'static str,
-    /// RWKV's version: 4 or 7.
-    version: u32,
-    dim: usize,
-    ffn: usize,
-    head_size: usize,
-    /// Ranks of version 7's decay, learning-rate, value and gate matrices.
-    ranks: [usize; 4],
-    /// Whether its images fit into the flash of a `microbit`.
+    /// A list's name.
+    pub version: &'static str,
+    /// Half as wide as the list says: such a model fits into a `microbit`.
     pub tiny: bool,
 }
-
-const LAYERS: usize = 2;
-const VOCAB: usize = 256;
-
-/// The tiny ones have three heads of 8, the others two of 32; no width of the latter but the
-/// model's is a multiple of 32.
-pub(crate) const MODELS: [Synthetic; 4] = {
-    let tiny = Synthetic {
-        name: "tiny-v4",
-        version: 4,
-        dim: 24,
-        ffn: 76,
-        head_size: 8,
-        ranks: [8; 4],
-        tiny: true,
-    };
-    let small = Synthetic {
-        name: "small-v4",
-        dim: 64,
-        ffn: 148,
-        head_size: 32,
-        ranks: [12, 12, 8, 20],
-        tiny: false,
-        ..tiny
-    };
-    [
-        tiny,
-        Synthetic { name: "tiny-v7", version: 7, ..tiny },
-        small,
-        Synthetic { name: "small-v7", version: 7, ..small },
-    ]
-};
 
 /// How an image stores the matrices: a name, and the options of `rwkv convert`.
 pub(crate) const WEIGHTS: [(&str, &[&str]); 4] = [
@@ -64,127 +29,75 @@ pub(crate) const WEIGHTS: [(&str, &[&str]); 4] = [
 ];
 
 impl Synthetic {
-    /// The image of the model, made anew.
+    /// What the model is called.
+    pub(crate) fn name(&self) -> String {
+        format!("v{}{}", self.version, if self.tiny { "-tiny" } else { "" })
+    }
+
+    /// The image of the model, made anew with options of `rwkv convert` that have a name.
     pub(crate) fn image(&self, name: &str, options: &[&str]) -> anyhow::Result<PathBuf> {
         let dir = root().join("target/synthetic");
         fs::create_dir_all(&dir)?;
-        let checkpoint = dir.join(self.name).with_extension("safetensors");
-        fs::write(&checkpoint, self.checkpoint())?;
-        let image = dir.join(format!("{}-{name}.rwkv", self.name));
-        let mut convert = crate::demo::rwkv()?;
+        let checkpoint = dir.join(self.name() + ".safetensors");
+        fs::write(&checkpoint, self.checkpoint()?)?;
+        let image = dir.join(format!("{}-{name}.rwkv", self.name()));
+        let mut convert = demo::rwkv()?;
         convert.arg("convert").arg(checkpoint).arg("-o").arg(&image).args(options);
         job::output(&mut convert)?;
         Ok(image)
     }
 
     /// The bytes of a safetensors file.
-    fn checkpoint(&self) -> Vec<u8> {
-        let mut file = Tensors { header: Map::new(), data: Vec::new(), random: self.version };
-        let dim = self.dim;
-        let embedding = [VOCAB, dim];
-        file.add("emb.weight", &embedding, Values::Matrix);
-        file.add("head.weight", &embedding, Values::Matrix);
-        file.norm("blocks.0.ln0", dim);
-        file.norm("ln_out", dim);
-        for layer in 0..LAYERS {
-            self.layer(layer, &mut file);
-        }
-        file.bytes()
-    }
-
-    fn layer(&self, layer: usize, file: &mut Tensors) {
-        let (dim, name) = (self.dim, |rest: &str| format!("blocks.{layer}.{rest}"));
-        file.norm(&name("ln1"), dim);
-        file.norm(&name("ln2"), dim);
-        for matrix in ["receptance", "key", "value", "output"] {
-            file.add(&name(&format!("att.{matrix}.weight")), &[dim, dim], Values::Matrix);
-        }
-        file.add(&name("ffn.key.weight"), &[self.ffn, dim], Values::Matrix);
-        file.add(&name("ffn.value.weight"), &[dim, self.ffn], Values::Matrix);
-        let mut vectors = |names: &[&str], values: Values| {
-            names.iter().for_each(|rest| file.add(&name(rest), &[dim], values));
-        };
-        if self.version == 4 {
-            vectors(&["att.time_decay"], Values::Within(-6.0, 1.0));
-            vectors(&["att.time_first"], Values::Within(-1.0, 1.0));
-            let att = ["att.time_mix_k", "att.time_mix_v", "att.time_mix_r"];
-            vectors(&att, Values::Within(0.0, 1.0));
-            vectors(&["ffn.time_mix_k", "ffn.time_mix_r"], Values::Within(0.0, 1.0));
-            file.add(&name("ffn.receptance.weight"), &[dim, dim], Values::Matrix);
-            return;
-        }
-        let mixes = ["r", "k", "v", "w", "a", "g"].map(|letter| format!("att.x_{letter}"));
-        vectors(&mixes.each_ref().map(String::as_str), Values::Within(0.0, 1.0));
-        vectors(&["ffn.x_k"], Values::Within(0.0, 1.0));
-        vectors(&["att.w0"], Values::Within(-6.0, 1.0));
-        vectors(&["att.a0", "att.v0"], Values::Within(-1.0, 1.0));
-        vectors(&["att.k_k", "att.k_a"], Values::Within(0.5, 1.2));
-        file.norm(&name("att.ln_x"), dim);
-        let heads = [dim / self.head_size, self.head_size];
-        file.add(&name("att.r_k"), &heads, Values::Within(-0.3, 0.3));
-        for (letter, rank) in ["w", "a", "v", "g"].into_iter().zip(self.ranks) {
-            if letter == "v" && layer == 0 {
-                continue;
+    fn checkpoint(&self) -> anyhow::Result<Vec<u8>> {
+        let path = root().join(format!("tests/golden/versions/{}.txt", self.version));
+        let list = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let (mut entries, mut data, mut random) = (Map::new(), Vec::new(), 1);
+        for line in list.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            ensure!(fields.len() == 4, "{}: {line}", path.display());
+            let sizes = fields[1].split('x').map(str::parse);
+            let mut shape = sizes.collect::<Result<Vec<usize>, _>>()?;
+            if self.tiny {
+                shrink(&mut shape);
             }
-            file.add(&name(&format!("att.{letter}1")), &[dim, rank], Values::Matrix);
-            file.add(&name(&format!("att.{letter}2")), &[rank, dim], Values::Matrix);
-        }
-    }
-}
-
-/// What the values of a tensor are like.
-#[derive(Debug, Clone, Copy)]
-enum Values {
-    /// Of the size that keeps a product as large as its input.
-    Matrix,
-    /// Anything in between.
-    Within(f32, f32),
-}
-
-/// A safetensors file in the making.
-struct Tensors {
-    header: Map<String, serde_json::Value>,
-    data: Vec<u8>,
-    random: u32,
-}
-
-impl Tensors {
-    fn norm(&mut self, name: &str, dim: usize) {
-        self.add(&format!("{name}.weight"), &[dim], Values::Within(0.8, 1.2));
-        self.add(&format!("{name}.bias"), &[dim], Values::Within(-0.2, 0.2));
-    }
-
-    fn add(&mut self, name: &str, shape: &[usize], values: Values) {
-        let start = self.data.len();
-        let (low, high) = match values {
-            Values::Matrix => {
-                let size = (3.0 / shape.iter().copied().min().unwrap_or(1) as f32).sqrt();
-                (-size, size)
+            let (offset, exponent): (f32, f32) = (fields[2].parse()?, fields[3].parse()?);
+            let start = data.len();
+            for _ in 0..shape.iter().product::<usize>() {
+                let value =
+                    offset + f32::from((xorshift(&mut random) >> 16) as i16) * (-exponent).exp2();
+                data.extend(value.to_le_bytes());
             }
-            Values::Within(low, high) => (low, high),
-        };
-        for _ in 0..shape.iter().product::<usize>() {
-            let value = low + (high - low) * self.unit();
-            self.data.extend(value.to_le_bytes());
+            let entry =
+                json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+            entries.insert(fields[0].to_owned(), entry);
         }
-        let tensor =
-            json!({"dtype": "F32", "shape": shape, "data_offsets": [start, self.data.len()]});
-        self.header.insert(name.to_owned(), tensor);
-    }
-
-    /// From 0 to 1, the same every time.
-    fn unit(&mut self) -> f32 {
-        self.random = self.random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
-        let x = (self.random >> ((self.random >> 28) + 4) ^ self.random).wrapping_mul(277_803_737);
-        (x >> 8) as f32 / (1 << 24) as f32
-    }
-
-    fn bytes(self) -> Vec<u8> {
-        let mut header = serde_json::Value::Object(self.header).to_string();
-        while !header.len().is_multiple_of(8) {
-            header.push(' ');
-        }
+        let header = serde_json::Value::Object(entries).to_string();
         let length = (header.len() as u64).to_le_bytes();
-        [&length, header.as_bytes(), &self.data].concat()
+        Ok([&length, header.as_bytes(), &data].concat())
     }
+}
+
+/// Three heads of 8 instead of three of 16 or four of 12, and all else in proportion.
+fn shrink(shape: &mut [usize]) {
+    match shape {
+        [4, 12] | [3, 16] => shape.copy_from_slice(&[3, 8]),
+        [4] => shape.copy_from_slice(&[3]),
+        _ => shape.iter_mut().for_each(|size| {
+            *size = match *size {
+                48 => 24,
+                100 => 52,
+                // The matrix of version 7a, and its side.
+                1024 => 64,
+                32 => 8,
+                size => size,
+            }
+        }),
+    }
+}
+
+const fn xorshift(x: &mut u32) -> u32 {
+    *x ^= *x << 13;
+    *x ^= *x >> 17;
+    *x ^= *x << 5;
+    *x
 }
