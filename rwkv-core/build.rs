@@ -11,7 +11,8 @@ fn isa(target: &str) -> &'static str {
         // The DSP extension is optional there, and `--cfg rwkv_no_dsp` says that it is missing.
         "thumbv8m.main" if env::var_os("CARGO_CFG_RWKV_NO_DSP").is_some() => "armv7m",
         "thumbv7em" | "thumbv8m.main" => "armv7em",
-        arch if arch.starts_with("riscv32") => "rv32",
+        // With multiplication and 32 registers.
+        arch if arch.starts_with("riscv32im") || arch.starts_with("riscv32g") => "rv32",
         _ => "",
     }
 }
@@ -31,17 +32,24 @@ fn main() {
 
     // Vfp: floating-point instructions of Arm, with `vmla.f32` and 32 single registers.
     println!("cargo::rustc-check-cfg=cfg(vfp)");
-    if arch == "arm" && target("CARGO_CFG_TARGET_ABI") == "eabihf" {
+    let vfp = arch == "arm" && target("CARGO_CFG_TARGET_ABI") == "eabihf";
+    if vfp {
         println!("cargo::rustc-cfg=vfp");
     }
 
     // The extension F of RISC-V; G includes it. Extensions with long names follow an underscore.
     println!("cargo::rustc-check-cfg=cfg(riscv_f)");
-    if arch.starts_with("riscv") {
-        let isa = triple.split(['-', '_']).next().unwrap_or_default();
-        if isa.trim_start_matches(&arch).contains(['f', 'g']) {
-            println!("cargo::rustc-cfg=riscv_f");
-        }
+    let letters = triple.split(['-', '_']).next().unwrap_or_default();
+    let riscv_f =
+        arch.starts_with("riscv") && letters.trim_start_matches(&arch).contains(['f', 'g']);
+    if riscv_f {
+        println!("cargo::rustc-cfg=riscv_f");
+    }
+
+    // Floats are computed by a library, in integers.
+    println!("cargo::rustc-check-cfg=cfg(rwkv_soft_float)");
+    if ["arm", "riscv32"].contains(&arch.as_str()) && !vfp && !riscv_f {
+        println!("cargo::rustc-cfg=rwkv_soft_float");
     }
     println!("cargo::rerun-if-changed=build.rs");
 }

@@ -51,6 +51,7 @@ pub mod op;
 pub mod poll;
 pub mod sampler;
 mod session;
+mod soft;
 mod state;
 pub mod stream;
 pub mod tokenizer;

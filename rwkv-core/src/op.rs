@@ -14,6 +14,7 @@ use crate::kernel::{
     nibbles,
 };
 use crate::math;
+use crate::soft;
 
 pub use wkv::{Head5, Head7, wkv4, wkv5, wkv7};
 
@@ -237,6 +238,9 @@ impl Quantiser {
 
     /// A quantised element.
     pub fn value(self, x: f32) -> i32 {
+        if cfg!(rwkv_soft_float) {
+            return soft::round_product(x, self.factor);
+        }
         math::round_half_even(x * self.factor)
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     image::{Format, GROUP, Record},
     kernel::{Arranged, Input, Kernel, Lines},
     op::{self, Activation, Head5, Head7},
+    soft::Rescaler,
 };
 
 /// Rows of a product that are computed at once, at most, where they go on from there.
@@ -254,6 +255,7 @@ impl Lane<'_> {
     ) -> Result<(), Error> {
         let acc = self.get_mut(acc)?;
         let rows = record.rows as usize;
+        let rescaler = Rescaler::new(k_scale);
         let (acc, offsets) = acc.split_at_mut_checked(rows).ok_or(Error::Internal)?;
         let acc = acc.get_mut(first..).ok_or(Error::Internal)?;
         for (row, (a, s)) in (first..).zip(acc.iter_mut().zip(scales)) {
@@ -265,7 +267,7 @@ impl Lane<'_> {
                 _ => 0,
             };
             let sum = (a.to_bits() as i32).wrapping_sub(offset.wrapping_mul(8));
-            *a = sum as f32 * (k_scale * s);
+            *a = rescaler.apply(sum, *s);
         }
         Ok(())
     }

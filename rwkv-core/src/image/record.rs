@@ -151,7 +151,7 @@ impl Format {
     }
 
     /// Rows that share their words.
-    const fn interleaved(self) -> usize {
+    pub(crate) const fn interleaved(self) -> usize {
         if matches!(self, Self::Int4Lanes) { 2 } else { 1 }
     }
 

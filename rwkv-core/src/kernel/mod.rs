@@ -4,8 +4,12 @@
 //! every other implementation is tested against. Kernels cannot panic: slices whose lengths
 //! disagree are cut to the shorter.
 
+#[cfg(rwkv_isa = "armv6m")]
+mod armv6m;
 #[cfg(rwkv_isa = "armv7em")]
 mod armv7em;
+#[cfg(rwkv_isa = "armv7m")]
+mod armv7m;
 #[cfg(any(test, feature = "suite"))]
 #[doc(hidden)]
 pub mod cases;
@@ -14,6 +18,10 @@ pub(crate) mod floats;
 mod generic;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
+#[cfg(any(test, rwkv_isa = "armv6m", rwkv_isa = "armv7m", rwkv_isa = "rv32"))]
+mod plain;
+#[cfg(rwkv_isa = "rv32")]
+mod rv32;
 #[cfg(test)]
 mod suite;
 #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
@@ -21,13 +29,19 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(rwkv_isa = "armv6m")]
+pub use armv6m::Armv6m;
 #[cfg(rwkv_isa = "armv7em")]
 pub use armv7em::Armv7em;
+#[cfg(rwkv_isa = "armv7m")]
+pub use armv7m::Armv7m;
 pub use choice::Choice;
 pub use floats::{Keys, Keys5};
 pub use generic::Generic;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub use neon::{Neon, NeonDot};
+#[cfg(rwkv_isa = "rv32")]
+pub use rv32::Rv32;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
 pub(crate) use {floats::sqrt, generic::nibbles};
@@ -39,10 +53,19 @@ use crate::{
 };
 
 /// The implementation for the target this crate is compiled for.
+#[cfg(rwkv_isa = "armv6m")]
+pub type Native = Armv6m;
+/// The implementation for the target this crate is compiled for.
 #[cfg(rwkv_isa = "armv7em")]
 pub type Native = Armv7em;
 /// The implementation for the target this crate is compiled for.
-#[cfg(not(any(rwkv_isa = "armv7em", target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(rwkv_isa = "armv7m")]
+pub type Native = Armv7m;
+/// The implementation for the target this crate is compiled for.
+#[cfg(rwkv_isa = "rv32")]
+pub type Native = Rv32;
+/// The implementation for the target this crate is compiled for.
+#[cfg(all(rwkv_isa = "", not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 pub type Native = Generic;
 /// The implementation for the target this crate is compiled for: one that is chosen when the
 /// program runs, or without the feature `std` by what the compiler may use.

@@ -345,6 +345,7 @@ macro_rules! suite {
 }
 
 suite!(generic, Generic);
+suite!(plain, crate::kernel::plain::Portable);
 suite!(choice, crate::kernel::Choice::fastest());
 #[cfg(target_arch = "x86_64")]
 suite!(avx2, maybe crate::kernel::Avx2::new());
