@@ -8,7 +8,8 @@ use crate::kernel::floats::scalar;
 /// A loop over blocks in assembly, whose body moves the pointers on.
 macro_rules! blocks {
     ($blocks:expr, [$($before:literal)*] {$($body:literal)*} [$($after:literal)*] $($operands:tt)*) => {
-        if $blocks > 0 {
+        let blocks = $blocks;
+        if blocks > 0 {
             // SAFETY: every pointer leads as many elements as all blocks have.
             unsafe {
                 asm!(
@@ -18,7 +19,7 @@ macro_rules! blocks {
                     "subs {left}, {left}, #1",
                     "bne 2b",
                     $($after,)*
-                    left = inout(reg) $blocks => _,
+                    left = inout(reg) blocks => _,
                     $($operands)*,
                     out("d0") _, out("d1") _, out("d2") _, out("d3") _, out("d4") _,
                     out("d5") _, out("d6") _, out("d7") _, out("d8") _, out("d9") _,
@@ -30,27 +31,37 @@ macro_rules! blocks {
     };
 }
 
+/// The first `n` elements, those of whole blocks apart.
+fn cut<const B: usize>(x: &[f32], n: usize) -> (&[[f32; B]], &[f32]) {
+    x.get(..n).unwrap_or_default().as_chunks()
+}
+
+/// As [`cut`], to write.
+fn cut_mut<const B: usize>(x: &mut [f32], n: usize) -> (&mut [[f32; B]], &mut [f32]) {
+    x.get_mut(..n).unwrap_or_default().as_chunks_mut()
+}
+
 /// `out = x`.
 pub(crate) fn copy(x: &[f32], out: &mut [f32]) {
-    let blocks = x.len().min(out.len()) / 16;
-    let (head, tail) = x.split_at(16 * blocks);
-    let (out, rest) = out.split_at_mut(head.len());
-    blocks!(blocks, [] {
+    let n = x.len().min(out.len());
+    let (x, x_tail) = cut::<16>(x, n);
+    let (out, out_tail) = cut_mut::<16>(out, n);
+    blocks!(x.len().min(out.len()), [] {
         "vldmia {x}!, {{s0-s15}}"
         "vstmia {out}!, {{s0-s15}}"
     } []
-        x = inout(reg) head.as_ptr() => _,
+        x = inout(reg) x.as_ptr() => _,
         out = inout(reg) out.as_mut_ptr() => _
     );
-    scalar::copy(tail, rest);
+    scalar::copy(x_tail, out_tail);
 }
 
 /// `x += y`.
 pub(crate) fn add(x: &mut [f32], y: &[f32]) {
-    let blocks = x.len().min(y.len()) / BLOCK;
-    let (x, x_tail) = x.split_at_mut(BLOCK * blocks);
-    let (y, y_tail) = y.split_at(BLOCK * blocks);
-    blocks!(blocks, [] {
+    let n = x.len().min(y.len());
+    let (x, x_tail) = cut_mut::<BLOCK>(x, n);
+    let (y, y_tail) = cut::<BLOCK>(y, n);
+    blocks!(x.len().min(y.len()), [] {
         "vldmia {x}, {{s0-s7}}"
         "vldmia {y}!, {{s8-s15}}"
         "vadd.f32 s0, s0, s8"
@@ -71,11 +82,11 @@ pub(crate) fn add(x: &mut [f32], y: &[f32]) {
 
 /// `x += (target - x)·weight`.
 pub(crate) fn lerp(x: &mut [f32], target: &[f32], weight: &[f32]) {
-    let blocks = x.len().min(target.len()).min(weight.len()) / BLOCK;
-    let (x, x_tail) = x.split_at_mut(BLOCK * blocks);
-    let (target, target_tail) = target.split_at(x.len());
-    let (weight, weight_tail) = weight.split_at(x.len());
-    blocks!(blocks, [] {
+    let n = x.len().min(target.len()).min(weight.len());
+    let (x, x_tail) = cut_mut::<BLOCK>(x, n);
+    let (target, target_tail) = cut::<BLOCK>(target, n);
+    let (weight, weight_tail) = cut::<BLOCK>(weight, n);
+    blocks!(x.len().min(target.len()).min(weight.len()), [] {
         "vldmia {x}, {{s0-s7}}"
         "vldmia {t}!, {{s8-s15}}"
         "vldmia {w}!, {{s16-s23}}"
@@ -106,10 +117,10 @@ pub(crate) fn lerp(x: &mut [f32], target: &[f32], weight: &[f32]) {
 
 /// `x = (x - mean)·inverse·w + b`; `params` is `[w, b]` per channel.
 pub(crate) fn normalise(x: &mut [f32], (mean, inverse): (f32, f32), params: &[f32]) {
-    let blocks = x.len().min(params.len() / 2) / BLOCK;
-    let (x, x_tail) = x.split_at_mut(BLOCK * blocks);
-    let (params, params_tail) = params.split_at(2 * x.len());
-    blocks!(blocks, ["vmov d12, {mean}, {inverse}"] {
+    let n = x.len().min(params.len() / 2);
+    let (x, x_tail) = cut_mut::<BLOCK>(x, n);
+    let (params, params_tail) = cut::<{ 2 * BLOCK }>(params, 2 * n);
+    blocks!(x.len().min(params.len()), ["vmov d12, {mean}, {inverse}"] {
         "vldmia {x}, {{s0-s7}}"
         "vldmia {p}!, {{s8-s23}}"
         "vsub.f32 s0, s0, s24"

@@ -36,22 +36,22 @@ unsafe fn update(
     y: &mut [f32; BLOCK],
 ) {
     macro_rules! key {
-        ($([$s:literal $v:literal $y:literal])*) => {
+        () => {
+            key!(["s0" "s8" "s16"] ["s1" "s9" "s17"] ["s2" "s10" "s18"] ["s3" "s11" "s19"]
+                ["s4" "s12" "s20"] ["s5" "s13" "s21"] ["s6" "s14" "s22"] ["s7" "s15" "s23"])
+        };
+        ($([$s:literal $v:literal $y:literal])+) => {
             concat!(
                 "vldmia {w}!, {{s24}}\n",
                 "vldmia {k}!, {{s25}}\n",
                 "vldmia {r}!, {{s26}}\n",
                 "vldmia {s}, {{s0-s7}}\n",
-                $("vmla.f32 ", $y, ", ", $s, ", s26\n",)*
-                $("vmul.f32 ", $s, ", ", $s, ", s24\n",)*
-                $("vmla.f32 ", $s, ", ", $v, ", s25\n",)*
+                $("vmla.f32 ", $y, ", ", $s, ", s26\n",)+
+                $("vmul.f32 ", $s, ", ", $s, ", s24\n",)+
+                $("vmla.f32 ", $s, ", ", $v, ", s25\n",)+
                 "vstmia {s}, {{s0-s7}}\n",
                 "add {s}, {s}, {row}\n",
             )
-        };
-        () => {
-            key!(["s0" "s8" "s16"] ["s1" "s9" "s17"] ["s2" "s10" "s18"] ["s3" "s11" "s19"]
-                ["s4" "s12" "s20"] ["s5" "s13" "s21"] ["s6" "s14" "s22"] ["s7" "s15" "s23"])
         };
     }
     // SAFETY: reads and writes what the caller promises.
