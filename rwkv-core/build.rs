@@ -32,7 +32,8 @@ fn main() {
 
     // Vfp: floating-point instructions of Arm, with `vmla.f32` and 32 single registers.
     println!("cargo::rustc-check-cfg=cfg(vfp)");
-    let vfp = arch == "arm" && target("CARGO_CFG_TARGET_ABI") == "eabihf";
+    let modern = triple.starts_with("thumb") || triple.starts_with("armv7");
+    let vfp = modern && target("CARGO_CFG_TARGET_ABI") == "eabihf";
     if vfp {
         println!("cargo::rustc-cfg=vfp");
     }

@@ -4,7 +4,7 @@
 //! Both follow the float operations where those could round twice or leave the normal numbers;
 //! tests compare them with the floats that they stand for.
 
-use core::hint::cold_path;
+use core::{hint::cold_path, mem::offset_of};
 
 use crate::math;
 
@@ -49,6 +49,12 @@ pub(crate) struct Rescaler {
     offset: u32,
     input: f32,
 }
+
+// Assembly reads the first four words.
+const _: () = {
+    assert!(offset_of!(Rescaler, lowest) == 0 && offset_of!(Rescaler, exponents) == 4);
+    assert!(offset_of!(Rescaler, significand) == 8 && offset_of!(Rescaler, offset) == 12);
+};
 
 impl Rescaler {
     pub(crate) fn new(input: f32) -> Self {

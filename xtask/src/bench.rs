@@ -163,7 +163,8 @@ fn images(core: &Core) -> anyhow::Result<Vec<(String, &'static str, PathBuf)>> {
     Ok(images)
 }
 
-/// Prints what differs from the blessed figures; returns how many are worse, new or gone.
+/// Prints what differs from the blessed figures; returns how many are not the same within the
+/// tolerance, new or gone.
 fn compare(blessed: &Figures, figures: &Figures) -> usize {
     let mut worse = 0;
     let empty = BTreeMap::new();
@@ -181,7 +182,9 @@ fn compare(blessed: &Figures, figures: &Figures) -> usize {
                 println!("worse: {core} {name}: {last} before, now {value}");
                 worse += 1;
             } else if change < -TOLERANCE {
+                // Else the next change could lose it all unnoticed.
                 println!("better: {core} {name}: {last} before, now {value}; see --bless");
+                worse += 1;
             }
         }
         for name in old.keys().filter(|name| !new.contains_key(*name)) {

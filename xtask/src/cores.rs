@@ -60,7 +60,7 @@ const VIRT: Machine =
     Machine::Board { emulator: QEMU_RISCV, board: "virt", window: 0x8008_0000, room: 0x38_0000 };
 
 const MICROBIT: Machine =
-    Machine::Board { emulator: QEMU_ARM, board: "microbit", window: 0x2_0000, room: 0x2_0000 };
+    Machine::Board { emulator: QEMU_ARM, board: "microbit", window: 0x2_4000, room: 0x1_C000 };
 
 const HOST: &str = "x86_64-unknown-linux-gnu";
 

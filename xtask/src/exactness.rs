@@ -155,7 +155,14 @@ fn verdict(
         };
         let differs = stream.iter().zip(expected).find(|(found, expected)| found != expected);
         let tokens = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
-        ensure!(!stream.is_empty(), "{} printed no digest", cores[*c].0.name);
+        ensure!(
+            !stream.is_empty() && stream.len() == expected.len(),
+            "{} printed {} digests on {}, not {}",
+            cores[*c].0.name,
+            stream.len(),
+            subjects[*m].name,
+            expected.len()
+        );
         if let Some((found, _)) = differs {
             anyhow::bail!(
                 "{} on {} and {}, within the first {} tokens",

@@ -196,7 +196,8 @@ impl Header {
         }
         let mut at = 20;
         while at <= 32 {
-            if le32(b, at) == 0 || le32(b, at) > MAX_DIM {
+            let most = if at == 20 { MAX_SECTIONS as u32 } else { MAX_DIM };
+            if le32(b, at) == 0 || le32(b, at) > most {
                 return Err(ImageError::HeaderField { offset: at as u16 });
             }
             at += 4;
@@ -326,7 +327,7 @@ impl Header {
     }
 
     /// Writes the header and the section table in front of an image whose sections stand in
-    /// `sections`, checksum included. `tail` is everything behind the table.
+    /// `sections`, checksum included.
     #[cfg(feature = "std")]
     pub fn write(&mut self, sections: &[Section], out: &mut std::vec::Vec<u8>) {
         let d = &self.dims;

@@ -1,6 +1,6 @@
 //! Choosing an implementation while the program runs.
 
-use super::{Arranged, Generic, Input, Kernel, Lines};
+use super::{Arranged, Generic, Input, Kernel, Keys, Keys5, Lines};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512};
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -126,5 +126,13 @@ impl Kernel for Choice {
 
     fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
         each!(self, kernel => kernel.column_i4(line, x, acc, offsets));
+    }
+
+    fn wkv5(self, keys: Keys5<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+        each!(self, kernel => kernel.wkv5(keys, v, state, y));
+    }
+
+    fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+        each!(self, kernel => kernel.wkv7(keys, v, state, y));
     }
 }

@@ -135,7 +135,7 @@ pub struct Spent {
     /// The part of the operation.
     pub part: Part,
     /// How often it was done.
-    pub times: u16,
+    pub times: u32,
     /// Ticks that it took, the counting itself included in part.
     pub ticks: u32,
 }

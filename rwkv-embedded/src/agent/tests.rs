@@ -196,7 +196,7 @@ fn the_longest_messages_fit_a_frame() {
     };
     encode(&Reply::Info(info), &mut buffer).unwrap();
     let (section, part) = (u16::MAX, Part::Move);
-    let most = Spent { section, id: u8::MAX, part, times: u16::MAX, ticks: u32::MAX };
+    let most = Spent { section, id: u8::MAX, part, times: u32::MAX, ticks: u32::MAX };
     let spent = Reply::Spent([most; MAX_SPENT].as_slice().try_into().unwrap());
     encode(&spent, &mut buffer).unwrap();
 }

@@ -242,7 +242,7 @@ fn part(image: &Image<'_>, by: By, request: &Request) -> Option<String> {
 fn parts(image: &Image<'_>, by: By) -> Result<Vec<String>, EvalError> {
     let mut parts: Vec<String> = Vec::new();
     image.walk(|request, _| {
-        let next = part(image, by, request).filter(|name| parts.last() != Some(name));
+        let next = part(image, by, request).filter(|name| !parts.contains(name));
         parts.extend(next);
         Ok(())
     })?;

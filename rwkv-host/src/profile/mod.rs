@@ -203,7 +203,7 @@ impl Sums {
             let id = Id::from_code(spent.id);
             pieces.push(Piece {
                 section: section_name(spent.section, dims.layers),
-                operation: operation_name(id),
+                operation: operation_name(id, spent.part),
                 record: id.map(|id| format!("{id:?}")),
                 part: spent.part,
                 times: *times as f64 / tokens.max(1) as f64,
@@ -233,13 +233,17 @@ fn section_name(section: u16, layers: u32) -> String {
     }
 }
 
-/// The operation of the executor that reads a record.
-const fn operation_name(id: Option<Id>) -> &'static str {
+/// The operation of the executor that reads a record, of which `part` is a part.
+const fn operation_name(id: Option<Id>, part: Part) -> &'static str {
     use Id::{
         AttA0, AttDecay, AttMixA, AttMixG, AttMixK, AttMixR, AttMixV, AttMixW, AttV0, AttW0,
         AttWkv4, AttWkv5, AttWkv7, DeepEmbed, Embedding, FfnMixK, FfnMixR, FfnS0, FfnValue, Head,
         Ln1, Ln2, LnOut,
     };
+    // Version 6 adds the weights of a token shift to those that it computes.
+    if matches!(part, Part::Bias) {
+        return "bias";
+    }
     match id {
         None => "copy, multiply, lerp, shift_by, product_by, keep",
         Some(Embedding) => "embed",

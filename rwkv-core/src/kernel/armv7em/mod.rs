@@ -95,17 +95,20 @@ impl Kernel for Armv7em {
     }
 
     fn rows_i8(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        int8::rows(lines.words, x, sums(out, lines));
+        let out = given(out, Format::Int8, lines, x);
+        int8::rows(lines.words, x, bytemuck::cast_slice_mut(out));
         floats::requantise(out, lines.scales, x.arranged.scale);
     }
 
     fn rows_i4(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        int4::rows(lines.words, x, sums(out, lines));
+        let out = given(out, Format::Int4, lines, x);
+        int4::rows(lines.words, x, bytemuck::cast_slice_mut(out));
         floats::requantise(out, lines.scales, x.arranged.scale);
     }
 
     fn rows_i4_lanes(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        int4::rows_lanes(lines.words, x, sums(out, lines));
+        let out = given(out, Format::Int4Lanes, lines, x);
+        int4::rows_lanes(lines.words, x, bytemuck::cast_slice_mut(out));
         floats::requantise(out, lines.scales, x.arranged.scale);
     }
 
@@ -126,10 +129,14 @@ impl Kernel for Armv7em {
     }
 }
 
-/// Where the sums of rows go, in the place of the floats that they become.
-fn sums<'a>(out: &'a mut [f32], lines: Lines<'_>) -> &'a mut [u32] {
-    let rows = out.len().min(lines.scales.len());
-    bytemuck::cast_slice_mut(out.get_mut(..rows).unwrap_or_default())
+/// The outputs for which there are lines and scales. Sums go where the floats that they become do.
+fn given<'a>(out: &'a mut [f32], format: Format, lines: Lines<'_>, x: Input<'_>) -> &'a mut [f32] {
+    let line = format.line_words(x.arranged.groups * GROUP);
+    let rows = lines.words.len().checked_div(line).unwrap_or_default();
+    // Rows in lanes come in pairs, of which the last may want but one.
+    let rows = if matches!(format, Format::Int4Lanes) { rows & !1 } else { rows };
+    let rows = rows.min(out.len()).min(lines.scales.len());
+    out.get_mut(..rows).unwrap_or_default()
 }
 
 /// A function that sums pairs of rows: `sums` to `end`, of the rows from `a` and `b` on, with the

@@ -4,6 +4,7 @@ use super::{int4, int8};
 use crate::{
     error::Error,
     kernel::{Arranged, Generic, Kernel, arrange_groups},
+    soft::Rescaler,
 };
 
 pub(super) fn arrange_i8(bits: u8, room: &mut [f32], len: usize) -> Result<Arranged, Error> {
@@ -47,7 +48,8 @@ pub(super) fn column_f16(w: &[u16], x: f32, acc: &mut [f32]) {
 }
 
 pub(super) fn requantise(out: &mut [f32], scales: &[f32], x_scale: f32) {
+    let rescaler = Rescaler::new(x_scale);
     for (y, scale) in out.iter_mut().zip(scales) {
-        *y = y.to_bits() as i32 as f32 * (x_scale * scale);
+        *y = rescaler.apply(y.to_bits() as i32, *scale);
     }
 }

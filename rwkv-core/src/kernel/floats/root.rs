@@ -45,7 +45,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
             x = in(reg) x.to_bits(),
             y = lateout(reg) y,
             out("s0") _,
-            options(pure, nomem, nostack, preserves_flags),
+            options(pure, nomem, nostack),
         );
     }
     f32::from_bits(y)
@@ -65,7 +65,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
             x = in(reg) x.to_bits(),
             y = lateout(reg) y,
             out("ft0") _,
-            options(pure, nomem, nostack, preserves_flags),
+            options(pure, nomem, nostack),
         );
     }
     f32::from_bits(y)

@@ -81,7 +81,7 @@ unsafe extern "C" fn all_pairs(
         // a0 start of a group or its sub-scales, a1 and a2 masks of the upper weights, a3 output,
         // a4 its end, a5 stride, a6 distance from the sub-scales of a group to its words, a7 words,
         // ra mask, t0 a word, t1 product, t2 lanes, s0 to s11 and t3 to t6 inputs.
-        // On the stack: 8 words of the first pair, 4 input, 0 its end, 64 output.
+        // On the stack: 12 output, 8 words of the first pair, 4 input, 0 its end.
         begin!(),
         save!(),
         "addi sp, sp, -16",

@@ -2,10 +2,23 @@
 
 use core::arch::x86_64::*;
 
-use super::vector;
+use super::{Keys, Keys5, vector};
+use crate::kernel::floats::scalar;
 
 /// Rows that are computed at once, since an addition takes several cycles.
 const ROWS: usize = 8;
+
+/// Lanes hold independent value indices, so the compiler's own vectors do.
+#[target_feature(enable = "avx2")]
+pub(super) fn wkv5(keys: Keys5<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+    scalar::wkv5(keys, v, state, y);
+}
+
+/// As [`wkv5`].
+#[target_feature(enable = "avx2")]
+pub(super) fn wkv7(keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+    scalar::wkv7(keys, v, state, y);
+}
 
 #[inline]
 #[target_feature(enable = "avx2")]

@@ -10,7 +10,7 @@ mod avx512;
 mod column;
 mod float;
 
-use super::{Arranged, Input, Kernel, Lines, vector};
+use super::{Arranged, Input, Kernel, Keys, Keys5, Lines, vector};
 use crate::{error::Error, image::Format};
 
 macro_rules! has {
@@ -102,6 +102,16 @@ macro_rules! kernel {
             fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
                 // SAFETY: see above.
                 unsafe { column::column_i4(line, x, acc, offsets) }
+            }
+
+            fn wkv5(self, keys: Keys5<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+                // SAFETY: see above.
+                unsafe { float::wkv5(keys, v, state, y) }
+            }
+
+            fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+                // SAFETY: see above.
+                unsafe { float::wkv7(keys, v, state, y) }
             }
         }
     };

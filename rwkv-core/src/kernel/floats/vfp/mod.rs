@@ -20,5 +20,5 @@ const BLOCK: usize = 8;
 /// Whether a head is one that the loops over keys can take: four keys make a turn.
 fn fits(v: &[f32], state: &[f32], y: &[f32]) -> bool {
     let n = v.len();
-    n > 0 && n.is_multiple_of(4) && y.len() == n && state.len() == n * n
+    n > 0 && n.is_multiple_of(4) && y.len() == n && n.checked_mul(n) == Some(state.len())
 }
