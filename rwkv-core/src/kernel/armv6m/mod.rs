@@ -13,7 +13,7 @@ mod quantise;
 mod rescale;
 
 use super::plain::{
-    Bytes, Core, Nibbles,
+    Bytes, Core, Nibbles, kernel,
     shapes::{ByteColumn, NibbleColumn, Product},
 };
 use crate::op::Quantiser;
@@ -21,6 +21,8 @@ use crate::op::Quantiser;
 /// For cores with the instructions of Armv6-M, which the target vouches for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Armv6m;
+
+kernel!(Armv6m);
 
 impl Core for Armv6m {
     fn quantise(words: &mut [u32], quantiser: Quantiser) {

@@ -13,13 +13,15 @@ mod lanes;
 mod rescale;
 
 use super::plain::{
-    Bytes, Core, Nibbles,
+    Bytes, Core, Nibbles, kernel,
     shapes::{ByteColumn, NibbleColumn, Product},
 };
 
 /// For cores with the instructions of Armv7-M, which the target vouches for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Armv7m;
+
+kernel!(Armv7m);
 
 impl Core for Armv7m {
     fn bytes(product: Product<'_, Bytes, 1>, start: u32) {

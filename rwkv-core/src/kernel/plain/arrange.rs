@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// As [`crate::kernel::Kernel::arrange`].
-pub(super) fn arrange<C: Core>(
+pub(in crate::kernel) fn arrange<C: Core>(
     format: Format,
     bits: u8,
     room: &mut [f32],

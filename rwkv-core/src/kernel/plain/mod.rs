@@ -16,16 +16,17 @@ mod arrange;
 mod portable;
 pub(super) mod shapes;
 
+pub(super) use arrange::arrange;
+
 #[cfg(test)]
 pub(super) use portable::Portable;
 
 use shapes::{ByteColumn, NibbleColumn, Product};
 
-use super::{Arranged, Generic, Input, Kernel, Lines};
+use super::{Generic, Input, Kernel, Lines};
 #[cfg(rwkv_soft_float)]
 use crate::soft::Rescaler;
 use crate::{
-    error::Error,
     image::{Format, GROUP},
     op::Quantiser,
 };
@@ -87,76 +88,115 @@ pub(super) trait Core: Copy + Send + Sync {
     }
 }
 
-/// Those over floats are the reference.
-impl<C: Core> Kernel for C {
-    fn arrange(
-        self,
-        format: Format,
-        bits: u8,
-        room: &mut [f32],
-        len: usize,
-    ) -> Result<Arranged, Error> {
-        arrange::arrange::<C>(format, bits, room, len)
-    }
+/// Implements [`Kernel`] for a [`Core`]. What is over floats is the reference.
+macro_rules! kernel {
+    ($core:ty) => {
+        const _: () = {
+            use $crate::{
+                error::Error,
+                image::Format,
+                kernel::{Arranged, Generic, Input, Kernel, Lines, plain},
+            };
 
-    fn rows_f32(self, w: &[f32], x: &[f32], out: &mut [f32]) {
-        Generic.rows_f32(w, x, out);
-    }
+            impl Kernel for $core {
+                fn arrange(
+                    self,
+                    format: Format,
+                    bits: u8,
+                    room: &mut [f32],
+                    len: usize,
+                ) -> Result<Arranged, Error> {
+                    plain::arrange::<$core>(format, bits, room, len)
+                }
 
-    fn rows_f16(self, w: &[u16], x: &[f32], out: &mut [f32]) {
-        Generic.rows_f16(w, x, out);
-    }
+                fn rows_f32(self, w: &[f32], x: &[f32], out: &mut [f32]) {
+                    Generic.rows_f32(w, x, out);
+                }
 
-    fn rows_i8(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        let start = (x.arranged.sum as u32).wrapping_mul(128).wrapping_neg();
-        rows::<C, _, 1>(Format::Int8, lines, x, out, |product| C::bytes(product, start));
-    }
+                fn rows_f16(self, w: &[u16], x: &[f32], out: &mut [f32]) {
+                    Generic.rows_f16(w, x, out);
+                }
 
-    fn rows_i4(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        rows::<C, _, 1>(Format::Int4, lines, x, out, C::nibbles);
-    }
+                fn rows_i8(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+                    plain::rows_i8::<$core>(lines, x, out);
+                }
 
-    fn rows_i4_lanes(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        let sums = if x.arranged.bits <= LANE_BITS { C::lanes } else { C::wide_lanes };
-        rows::<C, _, 2>(Format::Int4Lanes, lines, x, out, sums);
-    }
+                fn rows_i4(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+                    plain::rows_i4::<$core>(lines, x, out);
+                }
 
-    fn column_f32(self, w: &[f32], x: f32, acc: &mut [f32]) {
-        Generic.column_f32(w, x, acc);
-    }
+                fn rows_i4_lanes(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+                    plain::rows_i4_lanes::<$core>(lines, x, out);
+                }
 
-    fn column_f16(self, w: &[u16], x: f32, acc: &mut [f32]) {
-        Generic.column_f16(w, x, acc);
-    }
+                fn column_f32(self, w: &[f32], x: f32, acc: &mut [f32]) {
+                    Generic.column_f32(w, x, acc);
+                }
 
-    fn column_i8(self, line: &[u32], x: i16, acc: &mut [i32]) {
-        let Some((words, tail)) = line.split_at_checked(acc.len() / 16 * 4) else {
-            return Generic.column_i8(line, x, acc);
+                fn column_f16(self, w: &[u16], x: f32, acc: &mut [f32]) {
+                    Generic.column_f16(w, x, acc);
+                }
+
+                fn column_i8(self, line: &[u32], x: i16, acc: &mut [i32]) {
+                    plain::column_i8::<$core>(line, x, acc);
+                }
+
+                fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
+                    plain::column_i4::<$core>(line, x, acc, offsets);
+                }
+            }
         };
-        let (acc, rest) = acc.as_chunks_mut();
-        if !acc.is_empty() {
-            C::column_bytes(ByteColumn { words: words.as_chunks().0, acc }, x.into());
-        }
-        Generic.column_i8(tail, x, rest);
-    }
+    };
+}
 
-    fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
-        let groups = acc.len().div_ceil(GROUP);
-        let (subs, words) = line.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
-        let (subs, words) = (bytemuck::cast_slice::<_, u8>(subs), words.as_chunks().0);
-        if words.len() < groups || offsets.len() < groups {
-            return Generic.column_i4(line, x, acc, offsets);
-        }
-        let (acc, rest) = acc.as_chunks_mut();
-        let whole = acc.len();
-        if !acc.is_empty() {
-            let offsets = &mut *offsets;
-            C::column_nibbles(NibbleColumn { words, subs, acc, offsets }, x.into());
-        }
-        let last = (words.get(whole), subs.get(whole), offsets.get_mut(whole));
-        if let (false, (Some(words), Some(sub), Some(offset))) = (rest.is_empty(), last) {
-            portable::nibbles_of_column(words, i32::from(x) * i32::from(*sub), rest, offset);
-        }
+pub(super) use kernel;
+
+/// As [`Kernel::rows_i8`].
+pub(super) fn rows_i8<C: Core>(lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+    let start = (x.arranged.sum as u32).wrapping_mul(128).wrapping_neg();
+    rows::<C, _, 1>(Format::Int8, lines, x, out, |product| C::bytes(product, start));
+}
+
+/// As [`Kernel::rows_i4`].
+pub(super) fn rows_i4<C: Core>(lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+    rows::<C, _, 1>(Format::Int4, lines, x, out, C::nibbles);
+}
+
+/// As [`Kernel::rows_i4_lanes`].
+pub(super) fn rows_i4_lanes<C: Core>(lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+    let sums = if x.arranged.bits <= LANE_BITS { C::lanes } else { C::wide_lanes };
+    rows::<C, _, 2>(Format::Int4Lanes, lines, x, out, sums);
+}
+
+/// As [`Kernel::column_i8`].
+pub(super) fn column_i8<C: Core>(line: &[u32], x: i16, acc: &mut [i32]) {
+    let Some((words, tail)) = line.split_at_checked(acc.len() / 16 * 4) else {
+        return Generic.column_i8(line, x, acc);
+    };
+    let (acc, rest) = acc.as_chunks_mut();
+    if !acc.is_empty() {
+        C::column_bytes(ByteColumn { words: words.as_chunks().0, acc }, x.into());
+    }
+    Generic.column_i8(tail, x, rest);
+}
+
+/// As [`Kernel::column_i4`].
+pub(super) fn column_i4<C: Core>(line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
+    let groups = acc.len().div_ceil(GROUP);
+    let (subs, words) = line.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
+    let (subs, words) = (bytemuck::cast_slice::<_, u8>(subs), words.as_chunks().0);
+    if words.len() < groups || offsets.len() < groups {
+        return Generic.column_i4(line, x, acc, offsets);
+    }
+    let (acc, rest) = acc.as_chunks_mut();
+    let whole = acc.len();
+    if !acc.is_empty() {
+        let offsets = &mut *offsets;
+        C::column_nibbles(NibbleColumn { words, subs, acc, offsets }, x.into());
+    }
+    let last = (words.get(whole), subs.get(whole), offsets.get_mut(whole));
+    if let (false, (Some(words), Some(sub), Some(offset))) = (rest.is_empty(), last) {
+        portable::nibbles_of_column(words, i32::from(x) * i32::from(*sub), rest, offset);
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Portable;
 
 #[cfg(test)]
 impl super::Core for Portable {}
+#[cfg(test)]
+super::kernel!(Portable);
 
 /// As [`super::Core::quantise`].
 pub(super) fn quantise(words: &mut [u32], quantiser: Quantiser) {

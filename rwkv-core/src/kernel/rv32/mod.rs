@@ -11,11 +11,13 @@ mod lanes;
 #[cfg(rwkv_soft_float)]
 mod rescale;
 
-use super::plain::{Bytes, Core, Nibbles, shapes::Product};
+use super::plain::{Bytes, Core, Nibbles, kernel, shapes::Product};
 
 /// For cores with RV32IM, which the target vouches for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rv32;
+
+kernel!(Rv32);
 
 impl Core for Rv32 {
     /// The upper half of a product shifts by itself, for the two weights whose inputs can be
