@@ -5,6 +5,7 @@
 //! - [`convert`] writes the flash image, in the order the model text asks for;
 //! - [`prefill`] runs a whole prompt at once;
 //! - [`eval`] says how close an image is to its checkpoint;
+//! - [`quantize`] rounds matrices to integers;
 //! - [`device`] talks to a simulated, emulated or real board;
 //! - [`validate`] compares host and device after every token;
 //! - [`profile`] tells where the time of a token goes;
@@ -21,4 +22,5 @@ pub mod file;
 pub mod memory;
 pub mod prefill;
 pub mod profile;
+pub mod quantize;
 pub mod validate;

@@ -30,7 +30,7 @@ pub fn shipped(model: &str) -> PathBuf {
 }
 
 /// Every format that a conversion can choose.
-pub fn formats() -> [(&'static str, Options); 6] {
+pub fn formats() -> [(&'static str, Options<'static>); 6] {
     let int4 = Options::new(Weights::Int4);
     let eight = Options { input_bits: Some(8), ..int4 };
     [
@@ -55,7 +55,7 @@ pub fn image(checkpoint: &Path, weights: Weights) -> ImageFile {
 ///
 /// # Panics
 /// If it cannot be converted.
-pub fn image_with(checkpoint: &Path, options: &Options) -> ImageFile {
+pub fn image_with(checkpoint: &Path, options: &Options<'_>) -> ImageFile {
     let checkpoint = Checkpoint::open(checkpoint).expect("checkpoint opens");
     let bytes = convert(&checkpoint, options, |_, _| {}).expect("it converts");
     ImageFile::new(&bytes)

@@ -36,7 +36,7 @@ const CASES: [(&str, &str); 4] = [
 ];
 
 /// How a case is converted.
-fn options(checkpoint: &str, weights: Weights) -> Options {
+fn options(checkpoint: &str, weights: Weights) -> Options<'static> {
     let group_norm_eps = (checkpoint == EAGLE).then_some(1e-5);
     Options { group_norm_eps, ..Options::new(weights) }
 }

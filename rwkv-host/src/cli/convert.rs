@@ -1,14 +1,16 @@
 //! `rwkv convert`.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use rwkv_core::tokenizer::Tokenizer;
 
 use crate::{
     checkpoint::Checkpoint,
     convert::{Options, Packing, Weights, convert, detect},
     file,
+    quantize::Recipe,
 };
 
 /// The tokenizers that an image can name.
@@ -26,8 +28,14 @@ pub(super) struct ConvertArgs {
     #[arg(short, long, value_name = "OUT.rwkv")]
     output: PathBuf,
     /// How matrices are stored; vectors are always f32
-    #[arg(long, value_enum)]
-    weights: Weights,
+    #[arg(long, value_enum, required_unless_present = "recipe")]
+    weights: Option<Weights>,
+    /// How single tensors are stored, in TOML; others as --weights says, or in f32
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// A text such as the model will read: integers are chosen so that it changes little
+    #[arg(long, value_name = "TEXT")]
+    calibrate: Option<PathBuf>,
     /// How four-bit weights lie in a word; any core reads either and computes the same
     #[arg(long, value_enum, default_value = "pairs")]
     packing: Packing,
@@ -52,6 +60,22 @@ fn epsilon(text: &str) -> Result<f32, String> {
     }
 }
 
+impl ConvertArgs {
+    fn recipe(&self) -> anyhow::Result<Option<Recipe>> {
+        let Some(path) = &self.recipe else { return Ok(None) };
+        let text = fs::read_to_string(path);
+        let text = text.with_context(|| format!("cannot read recipe {}", path.display()))?;
+        let recipe = Recipe::parse(&text);
+        Ok(Some(recipe.with_context(|| format!("{} is of no use", path.display()))?))
+    }
+
+    fn calibration(&self) -> anyhow::Result<Option<Vec<u32>>> {
+        let Some(path) = &self.calibrate else { return Ok(None) };
+        let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some(Tokenizer::Bytes.encode(&text).collect()))
+    }
+}
+
 pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.input)?;
     let TokenizerKind::Byte = args.tokenizer;
@@ -67,8 +91,11 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
         "RWKV-{} has no group norm: leave --group-norm-eps out",
         detected.version.name()
     );
+    let (recipe, calibration) = (args.recipe()?, args.calibration()?);
     let options = Options {
-        weights: args.weights,
+        weights: args.weights.unwrap_or(Weights::F32),
+        recipe: recipe.as_ref(),
+        calibration: calibration.as_deref(),
         packing: args.packing,
         input_bits: args.input_bits,
         group_norm_eps: args.group_norm_eps,

@@ -5,39 +5,51 @@ use rwkv_core::{
     image::{Format, Layout, Record, checksum, pack},
 };
 
-use super::{ConvertError, Options, quantise::Quantised};
+use super::{Choice, ConvertError};
+use crate::quantize::{Correlation, Quantised};
 
-/// Appends a record: header and blocks. `values` is row-major, outputs by inputs. Returns the
-/// words of its largest block.
+/// A record as it lies in the image: header and blocks.
+pub(super) struct Stored {
+    pub(super) words: Vec<u32>,
+    /// Words of its largest block.
+    pub(super) largest: u32,
+}
+
+/// Stores a record. `values` is row-major, outputs by inputs; `inputs` is what is known of its
+/// inputs.
 ///
 /// # Errors
 /// [`ConvertError::Limit`] if the sums of a row could overflow.
-pub(super) fn write(
+pub(super) fn store(
     request: &Request,
+    choice: &Choice,
     values: &[f32],
-    options: &Options,
-    out: &mut Vec<u32>,
-) -> Result<u32, ConvertError> {
+    inputs: Option<&Correlation>,
+    block_bytes: u32,
+) -> Result<Stored, ConvertError> {
     let shape = request.shape();
-    let format = options.format(&shape);
     let mut record = Record {
         id: shape.id,
-        format,
+        format: choice.format,
         layout: shape.layout,
         bits: 0,
         rows: shape.rows,
         cols: shape.cols,
         tile_rows: 1,
     };
-    let weights = match format.is_integer() {
-        true => Lines::Integers(Quantised::new(values, &record)),
+    let weights = match choice.format.is_integer() {
+        true => Lines::Integers(Quantised::new(values, &record, inputs)),
         false => Lines::Floats(values),
     };
     if let Lines::Integers(q) = &weights {
-        record.bits = input_bits(&record, q.input_bits(), options.input_bits)?;
+        // No product reads a table: its bits have no meaning.
+        record.bits = match shape.tile_rows {
+            1 => 8,
+            _ => input_bits(&record, q.input_bits(), choice.input_bits)?,
+        };
     }
-    record.tile_rows = tile_rows(&record, shape.tile_rows, options.block_bytes);
-    out.extend_from_slice(&record.to_words());
+    record.tile_rows = tile_rows(&record, shape.tile_rows, block_bytes);
+    let mut out = record.to_words().to_vec();
 
     let mut largest = 0;
     let mut block = |words: &[u32]| {
@@ -57,7 +69,7 @@ pub(super) fn write(
             block(&words);
         }
     }
-    Ok(largest)
+    Ok(Stored { words: out, largest })
 }
 
 /// The bits that are asked for, or the most that no sum can overflow with.
@@ -69,7 +81,7 @@ fn input_bits(record: &Record, most: Option<u8>, asked: Option<u8>) -> Result<u8
     let most = most.ok_or_else(|| overflow("overflow even with inputs of 8 bits".into()))?;
     match asked {
         Some(bits) if bits > most => {
-            Err(overflow(format!("can overflow with --input-bits {bits}: {most} is the most")))
+            Err(overflow(format!("can overflow with {bits} bits: {most} is the most")))
         }
         asked => Ok(asked.unwrap_or(most)),
     }
@@ -154,5 +166,6 @@ fn tile_rows(record: &Record, fixed: u32, block_bytes: u32) -> u16 {
     // Tiles of interleaved rows hold whole pairs.
     let pairs = usize::from(record.format == Format::Int4Lanes);
     let rows = (room / row.max(1)) >> pairs << pairs;
-    rows.clamp(1 << pairs, (record.rows as usize).min(u16::MAX.into()).max(1 << pairs)) as u16
+    let most = usize::from(u16::MAX) >> pairs << pairs;
+    rows.clamp(1 << pairs, (record.rows as usize).clamp(1 << pairs, most)) as u16
 }

@@ -231,6 +231,13 @@ impl<'a> Source<'a> {
     /// its embedding.
     fn deep_embed(&self, layers: usize, cols: usize) -> Result<Vec<f32>, ConvertError> {
         let (vocab, dim) = (self.dims.vocab as usize, self.dims.dim as usize);
+        // Before room is made for a table of all layers.
+        for layer in 0..layers {
+            for (part, shape) in DEEP.into_iter().zip([[vocab, cols], [cols, dim]]) {
+                let name = format!("blocks.{layer}.{part}");
+                self.expect(&name, format!("{shape:?}"), |found| found == shape)?;
+            }
+        }
         let embedding = self.embedding()?;
         let mut table = vec![0.0; vocab * layers * cols];
         for layer in 0..layers {

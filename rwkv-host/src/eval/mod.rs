@@ -135,25 +135,65 @@ fn compare(
         progress(bits.len(), total);
     }
 
+    let start = &tokens[..=part_count];
     let mut done = count;
     let mut costs = Vec::new();
     for name in parts {
-        let wanted = |request: &Request| part(image, options.by, request).as_ref() == Some(&name);
-        let file = splice::splice(reference, image, wanted)?;
-        let spliced = file.open()?;
-        let mut reader = Reader::new(&spliced);
-        let mut kl = 0.0;
-        for (first, (inputs, _)) in pieces(image, &tokens[..=part_count]).enumerate() {
-            let theirs = &kept[first * piece(image) * vocab..][..inputs.len() * vocab];
-            kl += divergences(theirs, reader.read(inputs)?, vocab).map(|d| d.kl).sum::<f64>();
-            done += inputs.len();
+        let pair = [image, reference];
+        let kl_bits_per_token = cost(pair, options.by, &name, start, &kept, &mut |read| {
+            done += read;
             progress(done, total);
-        }
-        costs.push(Part { name, kl_bits_per_token: kl / part_count as f64 });
+        })?;
+        costs.push(Part { name, kl_bits_per_token });
     }
     let mut report = Report::new(tokens, &bits);
     report.reference = Some(Comparison::new(tokens, &beside, costs, part_count));
     Ok(report)
+}
+
+/// What it costs to store each of the named tensors alone as in the image, in bits per token;
+/// `progress` hears of tensors.
+pub(crate) fn tensor_costs(
+    image: &Image<'_>,
+    reference: &Image<'_>,
+    tokens: &[u32],
+    names: &[String],
+    progress: &mut impl FnMut(usize),
+) -> Result<Vec<f64>, EvalError> {
+    let mut reader = Reader::new(reference);
+    let mut kept = Vec::new();
+    for (inputs, _) in pieces(image, tokens) {
+        kept.extend_from_slice(reader.read(inputs)?);
+    }
+    let each = names.iter().enumerate().map(|(index, name)| {
+        let cost = cost([image, reference], By::Tensor, name, tokens, &kept, &mut |_| ())?;
+        progress(index + 1);
+        Ok(cost)
+    });
+    each.collect()
+}
+
+/// The mean divergence from a reference, whose logits are given, with one part as in the image.
+fn cost(
+    [image, reference]: [&Image<'_>; 2],
+    by: By,
+    name: &str,
+    tokens: &[u32],
+    logits: &[f32],
+    progress: &mut impl FnMut(usize),
+) -> Result<f64, EvalError> {
+    let vocab = image.header().dims.vocab as usize;
+    let wanted = |request: &Request| part(image, by, request).as_deref() == Some(name);
+    let file = splice::splice(reference, image, wanted)?;
+    let spliced = file.open()?;
+    let mut reader = Reader::new(&spliced);
+    let mut kl = 0.0;
+    let logits = logits.chunks(piece(image) * vocab);
+    for ((inputs, _), theirs) in pieces(image, tokens).zip(logits) {
+        kl += divergences(theirs, reader.read(inputs)?, vocab).map(|d| d.kl).sum::<f64>();
+        progress(inputs.len());
+    }
+    Ok(kl / (tokens.len() - 1) as f64)
 }
 
 /// Reads a text with one image.

@@ -17,8 +17,10 @@ use rwkv_core::{
     op::{self, Activation},
 };
 
+use super::Watch;
+
 /// A run of tokens, each with a scratch of its own.
-pub(super) struct Sequence<'a, K, L> {
+pub(super) struct Sequence<'a, K, L, W> {
     kernel: K,
     image: &'a Image<'a>,
     /// The next word of the image.
@@ -32,9 +34,10 @@ pub(super) struct Sequence<'a, K, L> {
     logits: &'a mut [L],
     /// Digests of the state after every token, layer by layer.
     digests: Option<&'a mut [Digest]>,
+    watch: &'a mut W,
 }
 
-impl<'a, K: Kernel, L: Logits + Send> Sequence<'a, K, L> {
+impl<'a, K: Kernel, L: Logits + Send, W: Watch> Sequence<'a, K, L, W> {
     /// The caller has checked the tokens and the size of the state.
     pub(super) fn new(
         kernel: K,
@@ -43,10 +46,23 @@ impl<'a, K: Kernel, L: Logits + Send> Sequence<'a, K, L> {
         tokens: &'a [u32],
         logits: &'a mut [L],
         digests: Option<&'a mut [Digest]>,
+        watch: &'a mut W,
     ) -> Self {
         let scratch = vec![0.0; image.header().scratch_words as usize * tokens.len()];
         let bump = Bump::default();
-        Self { kernel, image, at: 0, state, layer: 0, tokens, scratch, bump, logits, digests }
+        let (at, layer) = (0, 0);
+        Self { kernel, image, at, state, layer, tokens, scratch, bump, logits, digests, watch }
+    }
+
+    fn show(&mut self, id: Id, input: Span) -> Result<(), Error> {
+        if !W::WANTED {
+            return Ok(());
+        }
+        let layer = (id != Id::Head).then_some(self.layer as u32);
+        let lanes = self.scratch.chunks_exact(stride(self.image));
+        let inputs: Option<Vec<_>> = lanes.map(|scratch| scratch.get(input.range())).collect();
+        self.watch.inputs(layer, id, &inputs.ok_or(Error::Internal)?);
+        Ok(())
     }
 
     /// One scratch per token, in parallel.
@@ -207,7 +223,7 @@ fn tiles<'a>(
     })
 }
 
-impl<K: Kernel, L: Logits + Send> Executor for Sequence<'_, K, L> {
+impl<K: Kernel, L: Logits + Send, W: Watch> Executor for Sequence<'_, K, L, W> {
     type Error = Error;
 
     fn dims(&self) -> Dims {
@@ -291,6 +307,7 @@ impl<K: Kernel, L: Logits + Send> Executor for Sequence<'_, K, L> {
             Input::Plain(x) => self.lanes().try_for_each(|mut lane| lane.copy(x, filled))?,
             Input::Shifted(s) => self.shift(s, filled).await?,
         }
+        self.show(id, filled)?;
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
         let (record, payload) = self.record(shape)?;
         let kernel = self.kernel;
@@ -312,6 +329,7 @@ impl<K: Kernel, L: Logits + Send> Executor for Sequence<'_, K, L> {
         gate: Option<Span>,
         x: Span,
     ) -> Result<(), Error> {
+        self.show(id, k)?;
         let acc = self.room(columns_room(x.len()));
         let (record, payload) = self.record(Shape::columns(id, x.len() as u32, k.len() as u32))?;
         let column = 1 + record.line_words();
@@ -432,6 +450,7 @@ impl<K: Kernel, L: Logits + Send> Executor for Sequence<'_, K, L> {
         self.layer_norm(Id::LnOut, x, x).await?;
         let input = self.room(product_room(x.len()));
         self.lanes().try_for_each(|mut lane| lane.copy(x, input.part(0, x.len())))?;
+        self.show(Id::Head, input.part(0, x.len()))?;
         let vocab = self.dims().vocab;
         let shape = Shape::matrix(Id::Head, vocab, x.len() as u32);
         let (record, payload) = self.record(shape)?;

@@ -4,12 +4,47 @@ mod cpu;
 
 use rwkv_core::{
     Digest, Error, Image, Logits, StateView, exec,
+    image::Id,
     kernel::{Kernel, native},
     model, poll,
 };
 
 /// Tokens that run at once: bounds the scratch of a long prompt.
 const PIECE: usize = 256;
+
+/// Sees the inputs of every product before they are quantised.
+pub(crate) trait Watch {
+    /// Whether anybody looks.
+    const WANTED: bool = true;
+
+    /// The inputs of a matrix of a layer (or of the head), token by token.
+    fn inputs(&mut self, layer: Option<u32>, id: Id, inputs: &[&[f32]]);
+}
+
+/// Nobody looks.
+impl Watch for () {
+    const WANTED: bool = false;
+
+    fn inputs(&mut self, _: Option<u32>, _: Id, _: &[&[f32]]) {}
+}
+
+/// Logits that are computed and thrown away.
+struct Ignored;
+
+impl Logits for Ignored {
+    fn push(&mut self, _: u32, _: &[f32]) {}
+}
+
+/// As [`prefill`], and shows the inputs of every product before they are quantised.
+pub(crate) fn watched(
+    image: &Image<'_>,
+    state: StateView<'_>,
+    tokens: &[u32],
+    watch: &mut impl Watch,
+) -> Result<(), Error> {
+    let mut logits: Vec<Ignored> = tokens.iter().map(|_| Ignored).collect();
+    run(native(), image, state, tokens, (&mut logits, None), watch)
+}
 
 /// Runs a prompt: the state moves on by all tokens, with the bits of as many steps.
 ///
@@ -24,7 +59,7 @@ pub fn prefill<L: Logits + Send>(
     tokens: &[u32],
     logits: &mut [L],
 ) -> Result<(), Error> {
-    run(native(), image, state, tokens, logits, None)
+    run(native(), image, state, tokens, (logits, None), &mut ())
 }
 
 /// As [`prefill`], and returns the digest of every token as a device reports it.
@@ -58,7 +93,7 @@ pub fn digests_with<L: Logits + Send>(
     }
     let layers = image.header().dims.layers;
     let mut states = vec![Digest::default(); tokens.len() * layers as usize];
-    run(kernel, image, state, tokens, logits, Some(&mut states))?;
+    run(kernel, image, state, tokens, (&mut *logits, Some(&mut states)), &mut ())?;
     let tokens = states.chunks_exact(layers as usize).zip(logits);
     Ok(tokens
         .map(|(states, logits)| {
@@ -75,8 +110,8 @@ fn run<L: Logits + Send>(
     image: &Image<'_>,
     mut state: StateView<'_>,
     tokens: &[u32],
-    logits: &mut [L],
-    mut states: Option<&mut [Digest]>,
+    (logits, mut states): (&mut [L], Option<&mut [Digest]>),
+    watch: &mut impl Watch,
 ) -> Result<(), Error> {
     let header = image.header();
     exec::check(header, &state, tokens, logits)?;
@@ -93,7 +128,8 @@ fn run<L: Logits + Send>(
             states = Some(later);
             now
         });
-        let mut sequence = cpu::Sequence::new(kernel, image, state.reborrow(), piece, now, digests);
+        let state = state.reborrow();
+        let mut sequence = cpu::Sequence::new(kernel, image, state, piece, now, digests, watch);
         // Memory never waits, so one poll completes it.
         poll::once(model::token(header.version, &mut sequence)).unwrap_or(Err(Error::Internal))?;
     }

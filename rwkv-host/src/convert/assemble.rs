@@ -1,0 +1,78 @@
+//! Sections, table and header around the records.
+
+use rwkv_core::{
+    exec::record::Request,
+    image::{CRC, Dims, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind, Version},
+};
+
+use super::{ConvertError, source::Source};
+
+/// A section under construction.
+pub(crate) struct Part {
+    pub(crate) kind: SectionKind,
+    pub(crate) words: Vec<u32>,
+}
+
+/// The kind of section that a record lies in.
+pub(crate) const fn kind(request: &Request) -> SectionKind {
+    match (request.layer, request.id) {
+        (Some(_), _) => SectionKind::Layer,
+        (None, Id::Embedding) => SectionKind::Embedding,
+        (None, Id::DeepEmbed) => SectionKind::DeepEmbed,
+        (None, _) => SectionKind::Head,
+    }
+}
+
+/// JSON padded with spaces: nothing in it depends on the container the weights came from, so the
+/// same weights give the same image.
+pub(super) fn metadata(source: &Source<'_>) -> Result<Part, ConvertError> {
+    let [weight, bias] = source.ln0()?;
+    let json = serde_json::json!({
+        "generator": concat!("rwkv ", env!("CARGO_PKG_VERSION")),
+        "parameters": source.parameters()?,
+        "ln0": { "weight": weight, "bias": bias },
+    });
+    let mut bytes = json.to_string().into_bytes();
+    bytes.resize(bytes.len().next_multiple_of(16), b' ');
+    let words = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+    Ok(Part { kind: SectionKind::Metadata, words })
+}
+
+pub(super) fn too_large() -> ConvertError {
+    ConvertError::Limit("the image would be larger than 4 GB".into())
+}
+
+/// Puts sections together.
+pub(crate) fn assemble(
+    version: Version,
+    dims: Dims,
+    scratch_words: u32,
+    block_words: u32,
+    parts: Vec<Part>,
+) -> Result<Vec<u8>, ConvertError> {
+    let mut offset = HEADER_BYTES + parts.len() * SECTION_BYTES;
+    let mut sections = Vec::new();
+    let mut body: Vec<u8> = Vec::new();
+    let mut layer = 0;
+    for Part { kind, mut words } in parts {
+        words.resize(words.len().next_multiple_of(4), 0);
+        let bytes: &[u8] = bytemuck::cast_slice(&words);
+        let index = if kind == SectionKind::Layer { layer } else { 0 };
+        layer += u16::from(kind == SectionKind::Layer);
+        sections.push(Section {
+            kind,
+            index,
+            offset: u32::try_from(offset).map_err(|_| too_large())?,
+            length: u32::try_from(bytes.len()).map_err(|_| too_large())?,
+            crc: CRC.checksum(bytes),
+        });
+        offset += bytes.len();
+        u32::try_from(offset).map_err(|_| too_large())?;
+        body.extend_from_slice(bytes);
+    }
+    let mut header = Header::new(version, dims, scratch_words, block_words);
+    let mut image = Vec::with_capacity(offset);
+    header.write(&sections, &mut image);
+    image.append(&mut body);
+    Ok(image)
+}
