@@ -94,6 +94,7 @@ impl fmt::Display for ImageError {
                 write!(f, "image format version {v} is unknown: this reader knows {FORMAT_VERSION}")
             }
             Self::Version(v) => write!(f, "RWKV version code {v} is unknown to this reader"),
+            Self::MathMode(1) => f.write_str("math mode 1 needs the feature micromath"),
             Self::MathMode(v) => write!(f, "math mode {v} is unknown to this reader"),
             Self::StatePrecision(v) => write!(f, "state precision {v} is unknown to this reader"),
             Self::Tokenizer(v) => write!(f, "tokenizer {v} is unknown to this reader"),

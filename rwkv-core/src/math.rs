@@ -9,7 +9,12 @@
 //! in binary64. Subnormal results are gradual: their ulp is 2^-149. A NaN gives a NaN, whose
 //! payload is not specified.
 //!
+//! `fast`, with the feature `micromath`, has the coarse functions of the other math mode.
+//!
 //! Costs count float operations, each about 100 instructions on a core without an FPU.
+
+#[cfg(feature = "micromath")]
+pub mod fast;
 
 pub(crate) const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 /// ln 2 in two parts; the first has 15 significant bits, so that `k * LN2_HI` is exact for |k| < 512.

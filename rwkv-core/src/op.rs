@@ -8,7 +8,7 @@ mod wkv;
 use half::f16;
 
 use crate::error::Error;
-use crate::image::{Format, GROUP, Record};
+use crate::image::{Format, GROUP, MathMode, Record};
 use crate::kernel::{
     floats::{self, scalar::fold},
     nibbles,
@@ -144,7 +144,15 @@ pub enum Activation {
 
 impl Activation {
     /// Applies the function in place.
-    pub fn apply(self, x: &mut [f32]) {
+    pub fn apply(self, mode: MathMode, x: &mut [f32]) {
+        match mode {
+            MathMode::Exact => self.exact(x),
+            // Where there is no such function there is no such image: `Header::parse` refuses it.
+            MathMode::Micromath => self.fast(x),
+        }
+    }
+
+    fn exact(self, x: &mut [f32]) {
         match self {
             Self::Identity => {}
             Self::Sigmoid => floats::sigmoid(x),
@@ -154,6 +162,24 @@ impl Activation {
             Self::Silu => map(x, |x| x * math::sigmoid(x)),
             Self::ExpNegExp => map(x, |x| math::exp(-math::exp(x))),
         }
+    }
+
+    #[cfg(feature = "micromath")]
+    fn fast(self, x: &mut [f32]) {
+        use math::fast;
+        match self {
+            Self::Identity | Self::SquaredRelu => self.exact(x),
+            Self::Sigmoid => map(x, fast::sigmoid),
+            Self::Tanh => map(x, fast::tanh),
+            Self::Decay => map(x, fast::decay),
+            Self::Silu => map(x, |x| x * fast::sigmoid(x)),
+            Self::ExpNegExp => map(x, |x| fast::exp(-fast::exp(x))),
+        }
+    }
+
+    #[cfg(not(feature = "micromath"))]
+    fn fast(self, x: &mut [f32]) {
+        self.exact(x);
     }
 }
 

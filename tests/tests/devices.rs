@@ -8,7 +8,8 @@ use std::{
 
 use clap::Parser;
 use rwkv_core::{
-    Error, Image, Model,
+    Error, Image, ImageError, Model,
+    image::MathMode,
     sampler::{Sampler, SamplerConfig},
     stream::InPlace,
 };
@@ -105,6 +106,25 @@ fn f32_agrees_on_every_device() {
                 prove(spec, &checkpoint, &Conversion::new(Weights::F32), &prompt, 16);
             }
         }
+    }
+}
+
+/// The simulated device has the feature of that name, the board's firmware has not.
+#[test]
+fn micromath_agrees_where_it_is_and_is_refused_elsewhere() {
+    let conversion = Conversion { math: MathMode::Micromath, ..Conversion::new(Weights::Int8) };
+    for spec in devices() {
+        let checkpoint = shipped("tunes-v7");
+        if spec == DeviceSpec::Sim {
+            prove(spec, &checkpoint, &conversion, &text(32, 7), 32);
+            continue;
+        }
+        let file = image_with(&checkpoint, &conversion);
+        let image = file.open().expect("the host reads it");
+        let refused =
+            Device::open(spec, &image, &Options::default()).expect_err("the board cannot");
+        let expected = Error::Image(ImageError::MathMode(1));
+        assert!(matches!(refused, DeviceError::NoImage(error) if error == expected), "{refused}");
     }
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for board in BOARDS {
         steps.push(cargo(board, &["build", "--quiet", "--release"]));
         steps.push(step(format!("no allocator in {board}"), move || no_allocator(board)));
+        steps.push(step(format!("no software floats in {board}"), move || no_soft_floats(board)));
     }
     steps.push(cargo(".", &["test", "--workspace", "--no-fail-fast"]));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
@@ -105,12 +106,34 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// The firmware links no allocator: then there is no heap, whatever it says of itself.
 fn no_allocator(board: &str) -> anyhow::Result<()> {
+    links_none(board, &["__rust_alloc"])
+}
+
+/// The core has a floating-point unit: nothing may compute floats without it, nor in binary64,
+/// which it has not.
+fn no_soft_floats(board: &str) -> anyhow::Result<()> {
+    const ARITHMETIC: [&str; 8] = [
+        "__aeabi_f",
+        "__aeabi_d",
+        "__aeabi_i2",
+        "__aeabi_ui2",
+        "__aeabi_l2",
+        "__aeabi_ul2",
+        "__addsf3",
+        "__mulsf3",
+    ];
+    links_none(board, &ARITHMETIC)
+}
+
+/// No symbol of a board's firmware starts like one of these.
+fn links_none(board: &str, symbols: &[&str]) -> anyhow::Result<()> {
     let name = board.rsplit('/').next().unwrap_or(board);
     let elf = format!("{board}/target/thumbv7em-none-eabihf/release/{name}");
     let bytes = std::fs::read(crate::root().join(&elf)).with_context(|| elf.clone())?;
-    let symbol = b"__rust_alloc";
-    let found = bytes.windows(symbol.len()).any(|window| window == symbol);
-    anyhow::ensure!(!found, "{elf} links an allocator");
+    for symbol in symbols {
+        let found = bytes.windows(symbol.len()).any(|window| window == symbol.as_bytes());
+        anyhow::ensure!(!found, "{elf} links {symbol}");
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::{Span, Wkv5, Wkv7};
 use crate::{
     error::Error,
-    image::{Format, GROUP, Record},
+    image::{Format, GROUP, MathMode, Record},
     kernel::{Arranged, Input, Kernel, Lines},
     op::{self, Activation, Head5, Head7},
     soft::Rescaler,
@@ -156,8 +156,8 @@ impl Lane<'_> {
     ///
     /// # Errors
     /// As [`Lane::get`].
-    pub fn apply(&mut self, f: Activation, x: Span) -> Result<(), Error> {
-        f.apply(self.get_mut(x)?);
+    pub fn apply(&mut self, f: Activation, math: MathMode, x: Span) -> Result<(), Error> {
+        f.apply(math, self.get_mut(x)?);
         Ok(())
     }
 

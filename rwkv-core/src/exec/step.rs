@@ -169,7 +169,7 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
             self.lane.tile(self.kernel, &record, tile, (input, arranged), place)?;
         }
         self.spent(shape.id, Part::Rows);
-        self.lane.apply(f, out)?;
+        self.lane.apply(f, self.header.math, out)?;
         self.spent(shape.id, Part::Store);
         Ok(())
     }
@@ -416,11 +416,12 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
     }
 
     async fn bias(&mut self, id: Id, x: Span, f: Activation) -> Result<(), Error> {
+        let math = self.header.math;
         let shape = Shape::vectors(id, x.len() as u32, 1);
         self.vectors(shape, |lane, _, first, bias| {
             let x = lane.get_mut(x.part(first, bias.len()))?;
             op::add(x, bias);
-            f.apply(x);
+            f.apply(math, x);
             Ok(())
         })
         .await?;

@@ -76,6 +76,23 @@ impl Version {
 }
 
 codes! {
+    /// With which functions the gates are computed.
+    MathMode {
+        /// Those of [`crate::math`].
+        Exact = 0,
+        /// Those of [`crate::math::fast`](crate::math), with the feature `micromath`.
+        Micromath = 1,
+    }
+}
+
+impl MathMode {
+    /// Whether this build has it.
+    pub const fn is_available(self) -> bool {
+        matches!(self, Self::Exact) || cfg!(feature = "micromath")
+    }
+}
+
+codes! {
     /// What a section holds.
     #[non_exhaustive]
     SectionKind {
@@ -123,6 +140,8 @@ pub struct Dims {
 pub struct Header {
     /// The RWKV version.
     pub version: Version,
+    /// With which functions the gates are computed.
+    pub math: MathMode,
     /// The dimensions.
     pub dims: Dims,
     /// Words of scratch that a step needs.
@@ -185,9 +204,10 @@ impl Header {
         let Some(version) = Version::from_code(b[16]) else {
             return Err(ImageError::Version(b[16]));
         };
-        if b[17] != 0 {
-            return Err(ImageError::MathMode(b[17]));
-        }
+        let math = match MathMode::from_code(b[17]) {
+            Some(math) if math.is_available() => math,
+            _ => return Err(ImageError::MathMode(b[17])),
+        };
         if b[18] != 0 {
             return Err(ImageError::StatePrecision(b[18]));
         }
@@ -218,6 +238,7 @@ impl Header {
         }
         Ok(Self {
             version,
+            math,
             dims,
             scratch_words: le32(b, 48),
             block_words: le32(b, 52),
@@ -230,7 +251,9 @@ impl Header {
     /// A header for a new image; [`Header::write`] fills in what the sections decide.
     #[cfg(feature = "std")]
     pub const fn new(version: Version, dims: Dims, scratch_words: u32, block_words: u32) -> Self {
-        Self { version, dims, scratch_words, block_words, layers_offset: 0, bytes: 0, sections: 0 }
+        let math = MathMode::Exact;
+        let (layers_offset, bytes, sections) = (0, 0, 0);
+        Self { version, math, dims, scratch_words, block_words, layers_offset, bytes, sections }
     }
 
     /// Bytes of the whole image.
@@ -342,7 +365,7 @@ impl Header {
         out.extend_from_slice(&(table_end as u16).to_le_bytes());
         out.extend_from_slice(&self.bytes.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&[self.version as u8, 0, 0, 0]);
+        out.extend_from_slice(&[self.version as u8, self.math as u8, 0, 0]);
         for field in [d.layers, d.dim, d.ffn, d.vocab, d.head_size] {
             out.extend_from_slice(&field.to_le_bytes());
         }

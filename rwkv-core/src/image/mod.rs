@@ -12,8 +12,8 @@ pub mod pack;
 mod record;
 
 pub use header::{
-    Dims, FORMAT_VERSION, HEADER_BYTES, Header, MAX_SECTIONS, SECTION_BYTES, Section, SectionKind,
-    Version,
+    Dims, FORMAT_VERSION, HEADER_BYTES, Header, MAX_SECTIONS, MathMode, SECTION_BYTES, Section,
+    SectionKind, Version,
 };
 pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
 

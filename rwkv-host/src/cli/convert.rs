@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use rwkv_core::tokenizer::Tokenizer;
+use rwkv_core::{image::MathMode, tokenizer::Tokenizer};
 
 use crate::{
     checkpoint::Checkpoint,
@@ -18,6 +18,16 @@ use crate::{
 enum TokenizerKind {
     /// One token per byte; the vocabulary is 256.
     Byte,
+}
+
+/// The math modes of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MathKind {
+    /// Within 2 ulp of the true values.
+    Exact,
+    /// Coarse gates of the crate micromath: fewer instructions on some cores without an FPU.
+    /// Firmware needs the feature of that name.
+    Micromath,
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +52,9 @@ pub(super) struct ConvertArgs {
     /// Bits of quantised inputs, sign included, instead of the most that cannot overflow
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=15))]
     input_bits: Option<u8>,
+    /// With which functions devices compute sigmoid, tanh and the decays
+    #[arg(long, value_enum, default_value = "exact")]
+    math: MathKind,
     /// How text becomes tokens
     #[arg(long, value_enum, default_value = "byte")]
     tokenizer: TokenizerKind,
@@ -99,6 +112,10 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
         packing: args.packing,
         input_bits: args.input_bits,
         group_norm_eps: args.group_norm_eps,
+        math: match args.math {
+            MathKind::Exact => MathMode::Exact,
+            MathKind::Micromath => MathMode::Micromath,
+        },
         block_bytes: args.block_bytes,
     };
     let bar = super::progress(0, "converting");

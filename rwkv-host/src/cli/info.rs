@@ -30,6 +30,7 @@ struct Info {
     head_size: u32,
     group_norm_eps: f32,
     tokenizer: &'static str,
+    math: String,
     parameters: u64,
     image_bytes: u32,
     state_bytes: usize,
@@ -121,6 +122,7 @@ impl Info {
             head_size: d.head_size,
             group_norm_eps: d.group_norm_eps,
             tokenizer: "byte",
+            math: format!("{:?}", header.math).to_lowercase(),
             parameters: metadata["parameters"].as_u64().unwrap_or_default(),
             image_bytes: header.bytes(),
             state_bytes: 4 * header.state_words(),
@@ -147,6 +149,9 @@ impl Info {
         };
         println!("  {} layers of {}, ffn {}{heads}", self.layers, self.dim, self.ffn);
         println!("  {} tokens ({} tokenizer)", self.vocab, self.tokenizer);
+        if self.math != "exact" {
+            println!("  gates by {}", self.math);
+        }
         println!("  {} parameters", self.parameters);
         println!();
         println!("{:>12}  image (flash)", b(self.image_bytes.into()));

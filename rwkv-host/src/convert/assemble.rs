@@ -2,7 +2,7 @@
 
 use rwkv_core::{
     exec::record::Request,
-    image::{CRC, Dims, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind, Version},
+    image::{CRC, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind},
 };
 
 use super::{ConvertError, source::Source};
@@ -43,13 +43,7 @@ pub(super) fn too_large() -> ConvertError {
 }
 
 /// Puts sections together.
-pub(crate) fn assemble(
-    version: Version,
-    dims: Dims,
-    scratch_words: u32,
-    block_words: u32,
-    parts: Vec<Part>,
-) -> Result<Vec<u8>, ConvertError> {
+pub(crate) fn assemble(mut header: Header, parts: Vec<Part>) -> Result<Vec<u8>, ConvertError> {
     let mut offset = HEADER_BYTES + parts.len() * SECTION_BYTES;
     let mut sections = Vec::new();
     let mut body: Vec<u8> = Vec::new();
@@ -70,7 +64,6 @@ pub(crate) fn assemble(
         u32::try_from(offset).map_err(|_| too_large())?;
         body.extend_from_slice(bytes);
     }
-    let mut header = Header::new(version, dims, scratch_words, block_words);
     let mut image = Vec::with_capacity(offset);
     header.write(&sections, &mut image);
     image.append(&mut body);

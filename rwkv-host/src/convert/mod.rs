@@ -12,7 +12,7 @@ mod source;
 
 use rwkv_core::{
     exec::record::{Plan, Request, run},
-    image::{Dims, Layout, Version},
+    image::{Dims, Header, Layout, MathMode, Version},
 };
 use thiserror::Error;
 
@@ -134,6 +134,7 @@ struct Model<'a> {
     source: source::Source<'a>,
     version: Version,
     dims: Dims,
+    math: MathMode,
     plan: Plan,
     requests: Vec<Request>,
     block_bytes: u32,
@@ -155,7 +156,8 @@ impl<'a> Model<'a> {
             Ok(())
         })?;
         let block_bytes = options.block_bytes;
-        Ok(Self { source, version, dims, plan, requests, block_bytes })
+        let math = options.math;
+        Ok(Self { source, version, dims, math, plan, requests, block_bytes })
     }
 
     /// The name of the matrix in a record; `None` for vectors.
@@ -210,7 +212,9 @@ impl<'a> Model<'a> {
         parts.push(assemble::metadata(&self.source)?);
         let largest = records.iter().map(|stored| stored.largest).max().unwrap_or_default();
         let scratch = self.plan.scratch_words;
-        Ok(ImageFile::new(&assemble(self.version, self.dims, scratch, largest, parts)?))
+        let mut header = Header::new(self.version, self.dims, scratch, largest);
+        header.math = self.math;
+        Ok(ImageFile::new(&assemble(header, parts)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rwkv_core::{
     exec::record::Request,
-    image::{Format, Id, Shape, Version},
+    image::{Format, Id, MathMode, Shape, Version},
 };
 use serde::Deserialize;
 
@@ -49,6 +49,8 @@ pub struct Options<'a> {
     pub input_bits: Option<u8>,
     /// Epsilon of the group norm instead of the official 64e-5.
     pub group_norm_eps: Option<f32>,
+    /// With which functions devices compute the gates.
+    pub math: MathMode,
     /// Bytes of a block, at most, where a row is not longer.
     pub block_bytes: u32,
 }
@@ -63,6 +65,7 @@ impl Options<'_> {
             packing: Packing::Pairs,
             input_bits: None,
             group_norm_eps: None,
+            math: MathMode::Exact,
             block_bytes: 4096,
         }
     }

@@ -1,6 +1,6 @@
 //! Images made of two: some records of one, the others of the other.
 
-use rwkv_core::{Image, exec::record::Request, image::RECORD_WORDS};
+use rwkv_core::{Header, Image, exec::record::Request, image::RECORD_WORDS};
 
 use super::EvalError;
 use crate::{
@@ -42,6 +42,8 @@ pub(super) fn splice(
         Ok(())
     })?;
     let header = base.header();
-    let image = assemble(header.version, header.dims, plan.scratch_words, block_words, parts)?;
+    let mut new = Header::new(header.version, header.dims, plan.scratch_words, block_words);
+    new.math = header.math;
+    let image = assemble(new, parts)?;
     Ok(ImageFile::new(&image))
 }

@@ -12,7 +12,7 @@ use rwkv_core::{
         Bump, Carry, Executor, Input, Lane, Output, Shifted, Span, TILE_ROWS, Wkv5, Wkv7, finite,
         record::{columns_room, deep_table, product_room},
     },
-    image::{Dims, Id, RECORD_WORDS, Record, SectionKind, Shape},
+    image::{Dims, Id, MathMode, RECORD_WORDS, Record, SectionKind, Shape},
     kernel::Kernel,
     op::{self, Activation},
 };
@@ -201,13 +201,13 @@ fn set_rows(
     (record, payload): (&Record, &[u32]),
     input: Span,
     out: Span,
-    f: Activation,
+    (f, math): (Activation, MathMode),
 ) -> Result<(), Error> {
     let arranged = lane.arrange(kernel, record, input, record.cols as usize)?;
     for (tile, (start, rows)) in tiles(record, payload) {
         lane.tile(kernel, record, tile, (input, arranged), out.part(start, rows))?;
     }
-    lane.apply(f, out)
+    lane.apply(f, math, out)
 }
 
 /// The tiles of a row-major record: words without checksum, first row and rows.
@@ -310,11 +310,11 @@ impl<K: Kernel, L: Logits + Send, W: Watch> Executor for Sequence<'_, K, L, W> {
         self.show(id, filled)?;
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
         let (record, payload) = self.record(shape)?;
-        let kernel = self.kernel;
+        let (kernel, math) = (self.kernel, self.image.header().math);
         self.lanes().try_for_each(|mut lane| {
             let matrix = (&record, payload);
             match out {
-                Output::Set(y, f) => set_rows(kernel, &mut lane, matrix, input, y, f),
+                Output::Set(y, f) => set_rows(kernel, &mut lane, matrix, input, y, (f, math)),
                 Output::Add(y) => rows(kernel, &mut lane, matrix, input, |lane, first, rows| {
                     lane.add(y, first, rows)
                 }),
@@ -359,10 +359,11 @@ impl<K: Kernel, L: Logits + Send, W: Watch> Executor for Sequence<'_, K, L, W> {
 
     async fn bias(&mut self, id: Id, x: Span, f: Activation) -> Result<(), Error> {
         let bias = self.vectors(Shape::vectors(id, x.len() as u32, 1))?;
+        let math = self.image.header().math;
         self.lanes().try_for_each(|mut lane| {
             let x = lane.get_mut(x)?;
             op::add(x, &bias);
-            f.apply(x);
+            f.apply(math, x);
             Ok(())
         })
     }
