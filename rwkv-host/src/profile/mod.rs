@@ -245,7 +245,7 @@ const fn operation_name(id: Option<Id>, part: Part) -> &'static str {
         return "bias";
     }
     match id {
-        None => "copy, multiply, lerp, shift_by, product_by, keep",
+        None => "vectors",
         Some(Embedding) => "embed",
         Some(DeepEmbed) => "deep_row",
         Some(Ln1 | Ln2 | LnOut) => "layer_norm",
