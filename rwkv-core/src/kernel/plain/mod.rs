@@ -91,61 +91,68 @@ pub(super) trait Core: Copy + Send + Sync {
 /// Implements [`Kernel`] for a [`Core`]. What is over floats is the reference.
 macro_rules! kernel {
     ($core:ty) => {
-        const _: () = {
-            use $crate::{
-                error::Error,
-                image::Format,
-                kernel::{Arranged, Generic, Input, Kernel, Lines, plain},
-            };
-
-            impl Kernel for $core {
-                fn arrange(
-                    self,
-                    format: Format,
-                    bits: u8,
-                    room: &mut [f32],
-                    len: usize,
-                ) -> Result<Arranged, Error> {
-                    plain::arrange::<$core>(format, bits, room, len)
-                }
-
-                fn rows_f32(self, w: &[f32], x: &[f32], out: &mut [f32]) {
-                    Generic.rows_f32(w, x, out);
-                }
-
-                fn rows_f16(self, w: &[u16], x: &[f32], out: &mut [f32]) {
-                    Generic.rows_f16(w, x, out);
-                }
-
-                fn rows_i8(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-                    plain::rows_i8::<$core>(lines, x, out);
-                }
-
-                fn rows_i4(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-                    plain::rows_i4::<$core>(lines, x, out);
-                }
-
-                fn rows_i4_lanes(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-                    plain::rows_i4_lanes::<$core>(lines, x, out);
-                }
-
-                fn column_f32(self, w: &[f32], x: f32, acc: &mut [f32]) {
-                    Generic.column_f32(w, x, acc);
-                }
-
-                fn column_f16(self, w: &[u16], x: f32, acc: &mut [f32]) {
-                    Generic.column_f16(w, x, acc);
-                }
-
-                fn column_i8(self, line: &[u32], x: i16, acc: &mut [i32]) {
-                    plain::column_i8::<$core>(line, x, acc);
-                }
-
-                fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
-                    plain::column_i4::<$core>(line, x, acc, offsets);
-                }
+        impl $crate::kernel::Kernel for $core {
+            fn arrange(
+                self,
+                format: $crate::image::Format,
+                bits: u8,
+                room: &mut [f32],
+                len: usize,
+            ) -> Result<$crate::kernel::Arranged, $crate::Error> {
+                $crate::kernel::plain::arrange::<$core>(format, bits, room, len)
             }
-        };
+
+            fn rows_f32(self, w: &[f32], x: &[f32], out: &mut [f32]) {
+                $crate::kernel::Generic.rows_f32(w, x, out);
+            }
+
+            fn rows_f16(self, w: &[u16], x: &[f32], out: &mut [f32]) {
+                $crate::kernel::Generic.rows_f16(w, x, out);
+            }
+
+            fn rows_i8(
+                self,
+                lines: $crate::kernel::Lines<'_>,
+                x: $crate::kernel::Input<'_>,
+                out: &mut [f32],
+            ) {
+                $crate::kernel::plain::rows_i8::<$core>(lines, x, out);
+            }
+
+            fn rows_i4(
+                self,
+                lines: $crate::kernel::Lines<'_>,
+                x: $crate::kernel::Input<'_>,
+                out: &mut [f32],
+            ) {
+                $crate::kernel::plain::rows_i4::<$core>(lines, x, out);
+            }
+
+            fn rows_i4_lanes(
+                self,
+                lines: $crate::kernel::Lines<'_>,
+                x: $crate::kernel::Input<'_>,
+                out: &mut [f32],
+            ) {
+                $crate::kernel::plain::rows_i4_lanes::<$core>(lines, x, out);
+            }
+
+            fn column_f32(self, w: &[f32], x: f32, acc: &mut [f32]) {
+                $crate::kernel::Generic.column_f32(w, x, acc);
+            }
+
+            fn column_f16(self, w: &[u16], x: f32, acc: &mut [f32]) {
+                $crate::kernel::Generic.column_f16(w, x, acc);
+            }
+
+            fn column_i8(self, line: &[u32], x: i16, acc: &mut [i32]) {
+                $crate::kernel::plain::column_i8::<$core>(line, x, acc);
+            }
+
+            fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
+                $crate::kernel::plain::column_i4::<$core>(line, x, acc, offsets);
+            }
+        }
     };
 }
 
