@@ -135,7 +135,7 @@ fn measure(cmsis_nn: Option<&Path>) -> anyhow::Result<Figures> {
 /// The images whose tokens are counted on a core: the shipped models where they fit, in the
 /// packing and with the inputs that the core likes best.
 fn images(core: &Core) -> anyhow::Result<Vec<(String, &'static str, PathBuf)>> {
-    let lanes: &[&str] = &["--input-bits", "8", "--packing", "lanes"];
+    let lanes: &[&str] = &["--packing", "lanes"];
     let plain: &[&str] = &["--input-bits", "8"];
     let narrow = !core.has_wide_multiply();
     let mut images = Vec::new();

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     cores::{Core, Run},
     job, setup,
-    synthetic::{Synthetic, VERSIONS, WEIGHTS},
+    synthetic::{LANES, PAIRS, Synthetic, VERSIONS, WEIGHTS},
 };
 
 /// Run random models on every core and compare the bits of state and logits
@@ -21,6 +21,9 @@ pub(crate) struct Exactness {
     /// Only these cores, with commas between them
     #[arg(long, value_delimiter = ',')]
     cores: Vec<String>,
+    /// Only these weights, with commas between them: f32, f16, int8, int4, int4-8-bit, int4-lanes
+    #[arg(long, value_delimiter = ',')]
+    weights: Vec<String>,
     /// Fail where a core cannot be run, instead of leaving it out
     #[arg(long)]
     require: bool,
@@ -44,7 +47,7 @@ type Stream = Vec<String>;
 impl Exactness {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         setup::rust()?;
-        let subjects = subjects()?;
+        let subjects = self.subjects()?;
         let (mut cores, mut skipped) = (Vec::new(), Vec::new());
         for core in Core::select(&self.cores)? {
             match core.missing() {
@@ -116,24 +119,35 @@ impl Exactness {
         })?;
         Ok(jobs.into_iter().zip(streams).collect())
     }
-}
 
-fn subjects() -> anyhow::Result<Vec<Subject>> {
-    let mut subjects = Vec::new();
-    for tiny in [true, false] {
-        for version in VERSIONS {
-            let model = Synthetic { version, tiny };
-            for (weights, options) in WEIGHTS {
-                subjects.push(Subject {
-                    name: format!("{} {weights}", model.name()),
-                    image: model.image(weights, options)?,
-                    tiny,
-                    same_as: (weights == "int4-lanes").then(|| subjects.len() - 1),
-                });
+    /// The models to run: those that share their digests stand side by side.
+    fn subjects(&self) -> anyhow::Result<Vec<Subject>> {
+        let known = |name: &&String| !WEIGHTS.iter().any(|(weights, _)| weights == name);
+        if let Some(unknown) = self.weights.iter().find(known) {
+            let names = WEIGHTS.map(|(weights, _)| weights).join(", ");
+            anyhow::bail!("no weights are called `{unknown}`, expected some of {names}");
+        }
+        let wanted = |name: &str| self.weights.is_empty() || self.weights.iter().any(|w| w == name);
+        let mut subjects: Vec<Subject> = Vec::new();
+        for tiny in [true, false] {
+            for version in VERSIONS {
+                let model = Synthetic { version, tiny };
+                for (weights, options) in WEIGHTS.into_iter().filter(|(name, _)| wanted(name)) {
+                    let pairs = format!("{} {PAIRS}", model.name());
+                    subjects.push(Subject {
+                        name: format!("{} {weights}", model.name()),
+                        image: model.image(weights, options)?,
+                        tiny,
+                        same_as: match weights {
+                            LANES => subjects.iter().position(|subject| subject.name == pairs),
+                            _ => None,
+                        },
+                    });
+                }
             }
         }
+        Ok(subjects)
     }
-    Ok(subjects)
 }
 
 /// The digests among the lines that the probe printed.

@@ -20,12 +20,18 @@ pub(crate) struct Synthetic {
     pub tiny: bool,
 }
 
+/// The same integers in two packings.
+pub(crate) const PAIRS: &str = "int4-8-bit";
+pub(crate) const LANES: &str = "int4-lanes";
+
 /// How an image stores the matrices: a name, and the options of `rwkv convert`.
-pub(crate) const WEIGHTS: [(&str, &[&str]); 4] = [
+pub(crate) const WEIGHTS: [(&str, &[&str]); 6] = [
     ("f32", &["--weights", "f32"]),
+    ("f16", &["--weights", "f16"]),
     ("int8", &["--weights", "int8"]),
     ("int4", &["--weights", "int4"]),
-    ("int4-lanes", &["--weights", "int4", "--packing", "lanes"]),
+    (PAIRS, &["--weights", "int4", "--input-bits", "8"]),
+    (LANES, &["--weights", "int4", "--packing", "lanes"]),
 ];
 
 impl Synthetic {

@@ -49,7 +49,8 @@ pub(super) struct ConvertArgs {
     /// How four-bit weights lie in a word; any core reads either and computes the same
     #[arg(long, value_enum, default_value = "pairs")]
     packing: Packing,
-    /// Bits of quantised inputs, sign included, instead of the most that cannot overflow
+    /// Bits of quantised inputs, sign included, instead of the most that cannot overflow; 8 with
+    /// --packing lanes, whose cores are fast with those
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(8..=15))]
     input_bits: Option<u8>,
     /// With which functions devices compute sigmoid, tanh and the decays
@@ -65,6 +66,9 @@ pub(super) struct ConvertArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..))]
     block_bytes: u32,
 }
+
+/// Bits of the inputs of weights in lanes: a group's sums then end within half a word.
+const LANES_BITS: u8 = 8;
 
 fn epsilon(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
@@ -110,7 +114,7 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
         recipe: recipe.as_ref(),
         calibration: calibration.as_deref(),
         packing: args.packing,
-        input_bits: args.input_bits,
+        input_bits: args.input_bits.or((args.packing == Packing::Lanes).then_some(LANES_BITS)),
         group_norm_eps: args.group_norm_eps,
         math: match args.math {
             MathKind::Exact => MathMode::Exact,
