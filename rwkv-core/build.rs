@@ -31,20 +31,20 @@ fn main() {
     }
 
     // Vfp: floating-point instructions of Arm, with `vmla.f32` and 32 single registers.
-    println!("cargo::rustc-check-cfg=cfg(vfp)");
+    println!("cargo::rustc-check-cfg=cfg(rwkv_vfp)");
     let modern = triple.starts_with("thumb") || triple.starts_with("armv7");
     let vfp = modern && target("CARGO_CFG_TARGET_ABI") == "eabihf";
     if vfp {
-        println!("cargo::rustc-cfg=vfp");
+        println!("cargo::rustc-cfg=rwkv_vfp");
     }
 
     // The extension F of RISC-V; G includes it. Extensions with long names follow an underscore.
-    println!("cargo::rustc-check-cfg=cfg(riscv_f)");
+    println!("cargo::rustc-check-cfg=cfg(rwkv_riscv_f)");
     let letters = triple.split(['-', '_']).next().unwrap_or_default();
     let riscv_f =
         arch.starts_with("riscv") && letters.trim_start_matches(&arch).contains(['f', 'g']);
     if riscv_f {
-        println!("cargo::rustc-cfg=riscv_f");
+        println!("cargo::rustc-cfg=rwkv_riscv_f");
     }
 
     // Floats are computed by a library, in integers.

@@ -7,7 +7,7 @@
 use core::fmt;
 
 use super::{
-    Arranged, Generic, Input, Kernel, Keys, Keys5, Lines,
+    Arranged, Generic, Input, Kernel, Keys5, Keys7, Lines,
     floats::{self as vectors, scalar},
     room_words,
 };
@@ -395,7 +395,7 @@ impl Case {
         let mut rest = Rest(memory);
         let vectors = [(); 6].map(|()| self.fill(rest.take(n)));
         let [w, k, kk, b, r, v] = vectors.each_ref().map(|x| &**x);
-        let keys = Keys { w, k, kk, b, r };
+        let keys = Keys7 { w, k, kk, b, r };
         let (expected, found) = (self.fill(rest.take(n * n + n)), rest.take(n * n + n));
         found.iter_mut().zip(&*expected).for_each(|(y, x)| *y = *x);
         let (state, y) = expected.split_at_mut(n * n);

@@ -1,6 +1,6 @@
 //! Choosing an implementation while the program runs.
 
-use super::{Arranged, Generic, Input, Kernel, Keys, Keys5, Lines};
+use super::{Arranged, Generic, Input, Kernel, Keys5, Keys7, Lines};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512};
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -132,7 +132,7 @@ impl Kernel for Choice {
         each!(self, kernel => kernel.wkv5(keys, v, state, y));
     }
 
-    fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+    fn wkv7(self, keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
         each!(self, kernel => kernel.wkv7(keys, v, state, y));
     }
 }

@@ -4,7 +4,7 @@ use core::array;
 
 use half::f16;
 
-use super::{Arranged, Input, Kernel, Keys, Keys5, Lines, arrange_groups, floats};
+use super::{Arranged, Input, Kernel, Keys5, Keys7, Lines, arrange_groups, floats};
 use crate::{
     error::Error,
     image::{Format, GROUP},
@@ -124,7 +124,7 @@ impl Kernel for Generic {
         floats::scalar::wkv5(keys, v, state, y);
     }
 
-    fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+    fn wkv7(self, keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
         floats::scalar::wkv7(keys, v, state, y);
     }
 }

@@ -36,7 +36,7 @@ pub use armv7em::Armv7em;
 #[cfg(rwkv_isa = "armv7m")]
 pub use armv7m::Armv7m;
 pub use choice::Choice;
-pub use floats::{Keys, Keys5};
+pub use floats::{Keys5, Keys7};
 pub use generic::Generic;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub use neon::{Neon, NeonDot};
@@ -194,7 +194,7 @@ pub trait Kernel: Copy + Send + Sync {
     ///
     /// `state` is `S[key][value]`, all else as long as the head is wide.
     #[inline]
-    fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+    fn wkv7(self, keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
         floats::wkv7(keys, v, state, y);
     }
 }

@@ -4,7 +4,7 @@ use half::f16;
 use proptest::{collection::vec, prelude::*};
 use std::{println, vec, vec::Vec};
 
-use super::{Generic, Input, Kernel, Keys, Keys5, Lines, cases, room_words};
+use super::{Generic, Input, Kernel, Keys5, Keys7, Lines, cases, room_words};
 use crate::{
     image::{Format, GROUP, pack},
     op::Quantiser,
@@ -179,7 +179,7 @@ fn recurrence(kernel: impl Kernel, n: usize, mut value: impl FnMut() -> f32) {
     let [w, k, kk, b, r, v] = [(); 6].map(|()| (0..n).map(|_| value()).collect::<Vec<_>>());
     let before: Vec<f32> = (0..n * n).map(|_| value()).collect();
     let (mut state, mut y) = (before.clone(), vec![f32::NAN; n]);
-    let keys = Keys { w: &w, k: &k, kk: &kk, b: &b, r: &r };
+    let keys = Keys7 { w: &w, k: &k, kk: &kk, b: &b, r: &r };
     kernel.wkv7(keys, &v, &mut state, &mut y);
     for j in 0..n {
         let sa = (0..n).fold(0.0, |sa, i| sa + before[i * n + j] * kk[i]);

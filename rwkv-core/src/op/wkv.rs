@@ -2,7 +2,7 @@
 
 use super::moments;
 use crate::{
-    kernel::{Kernel, Keys, Keys5, floats},
+    kernel::{Kernel, Keys5, Keys7, floats},
     math,
 };
 
@@ -116,7 +116,7 @@ pub fn wkv7(kernel: impl Kernel, params: &[f32], epsilon: f32, head: Head7<'_>, 
     }
     let bonus = floats::sum(y);
 
-    kernel.wkv7(Keys { w, k, kk, b: a, r }, v, state, y);
+    kernel.wkv7(Keys7 { w, k, kk, b: a, r }, v, state, y);
 
     let (mean, inverse) = moments(y, epsilon);
     let outputs = r.iter_mut().zip(&*y).zip(v).zip(g).zip(params);

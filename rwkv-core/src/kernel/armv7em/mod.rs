@@ -35,29 +35,29 @@ macro_rules! dsp {
 }
 
 /// Begins a function with instructions of a floating-point unit, or of both.
-#[cfg(all(vfp, not(rwkv_armv8m)))]
+#[cfg(all(rwkv_vfp, not(rwkv_armv8m)))]
 macro_rules! fpu {
     () => {
         ".fpu fpv4-sp-d16"
     };
 }
-#[cfg(all(vfp, rwkv_armv8m))]
+#[cfg(all(rwkv_vfp, rwkv_armv8m))]
 macro_rules! fpu {
     () => {
         dsp!()
     };
 }
 
-#[cfg(vfp)]
+#[cfg(rwkv_vfp)]
 mod fpu;
 mod int4;
 mod int8;
-#[cfg(not(vfp))]
+#[cfg(not(rwkv_vfp))]
 mod soft;
 
-#[cfg(vfp)]
+#[cfg(rwkv_vfp)]
 use fpu as floats;
-#[cfg(not(vfp))]
+#[cfg(not(rwkv_vfp))]
 use soft as floats;
 
 use super::{Arranged, Input, Kernel, Lines};

@@ -5,13 +5,13 @@
 
 mod root;
 pub(crate) mod scalar;
-#[cfg(vfp)]
+#[cfg(rwkv_vfp)]
 mod vfp;
 
 pub(crate) use root::sqrt;
-#[cfg(not(vfp))]
+#[cfg(not(rwkv_vfp))]
 use scalar as target;
-pub use scalar::{Keys, Keys5};
+pub use scalar::{Keys5, Keys7};
 pub(crate) use target::{add, copy, decay, lerp, normalise, sigmoid, squares, sum, wkv5, wkv7};
-#[cfg(vfp)]
+#[cfg(rwkv_vfp)]
 use vfp as target;

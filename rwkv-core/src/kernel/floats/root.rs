@@ -3,8 +3,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(not(any(
-    vfp,
-    riscv_f,
+    rwkv_vfp,
+    rwkv_riscv_f,
     target_feature = "sse",
     all(target_arch = "aarch64", target_feature = "neon")
 )))]
@@ -32,7 +32,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 }
 
 /// The correctly rounded square root.
-#[cfg(vfp)]
+#[cfg(rwkv_vfp)]
 #[inline]
 pub(crate) fn sqrt(x: f32) -> f32 {
     let y: u32;
@@ -52,7 +52,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 }
 
 /// The correctly rounded square root.
-#[cfg(riscv_f)]
+#[cfg(rwkv_riscv_f)]
 #[inline]
 pub(crate) fn sqrt(x: f32) -> f32 {
     let y: u32;

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Keys, Keys5, vector};
+use super::{Keys5, Keys7, vector};
 use crate::kernel::floats::scalar;
 
 /// Rows that are computed at once, since an addition takes several cycles.
@@ -16,7 +16,7 @@ pub(super) fn wkv5(keys: Keys5<'_>, v: &[f32], state: &mut [f32], y: &mut [f32])
 
 /// As [`wkv5`].
 #[target_feature(enable = "avx2")]
-pub(super) fn wkv7(keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+pub(super) fn wkv7(keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
     scalar::wkv7(keys, v, state, y);
 }
 

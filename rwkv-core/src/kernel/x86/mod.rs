@@ -10,7 +10,7 @@ mod avx512;
 mod column;
 mod float;
 
-use super::{Arranged, Input, Kernel, Keys, Keys5, Lines, vector};
+use super::{Arranged, Input, Kernel, Keys5, Keys7, Lines, vector};
 use crate::{error::Error, image::Format};
 
 macro_rules! has {
@@ -109,7 +109,7 @@ macro_rules! kernel {
                 unsafe { float::wkv5(keys, v, state, y) }
             }
 
-            fn wkv7(self, keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+            fn wkv7(self, keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
                 // SAFETY: see above.
                 unsafe { float::wkv7(keys, v, state, y) }
             }

@@ -1,6 +1,6 @@
 //! Plain Rust: the reference, and what other targets run.
 
-#![cfg_attr(vfp, allow(dead_code, reason = "the cases of the kernels compare with it"))]
+#![cfg_attr(rwkv_vfp, allow(dead_code, reason = "the cases of the kernels compare with it"))]
 
 mod blocks;
 mod wkv5;
@@ -8,11 +8,11 @@ mod wkv7;
 
 use crate::math;
 
-#[cfg(vfp)]
+#[cfg(rwkv_vfp)]
 pub(crate) use blocks::from;
 pub use wkv5::Keys5;
 pub(crate) use wkv5::wkv5;
-pub use wkv7::Keys;
+pub use wkv7::Keys7;
 pub(crate) use wkv7::wkv7;
 
 /// The end of the rule of eight.

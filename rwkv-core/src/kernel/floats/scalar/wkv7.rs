@@ -4,7 +4,7 @@ use super::blocks::{BLOCK, Recurrence, from};
 
 /// What the recurrence of version 7 reads of a head: one value per key each.
 #[derive(Debug, Clone, Copy)]
-pub struct Keys<'a> {
+pub struct Keys7<'a> {
     /// Decay.
     pub w: &'a [f32],
     /// Key.
@@ -19,11 +19,11 @@ pub struct Keys<'a> {
 
 /// See [`crate::kernel::Kernel::wkv7`].
 #[inline(always)]
-pub(crate) fn wkv7(keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+pub(crate) fn wkv7(keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
     from::<BLOCK>(0, keys, v, state, y);
 }
 
-impl Recurrence for Keys<'_> {
+impl Recurrence for Keys7<'_> {
     #[inline(always)]
     fn block<const B: usize>(
         self,

@@ -3,10 +3,10 @@
 use core::arch::asm;
 
 use super::{BLOCK, fits};
-use crate::kernel::floats::scalar::{Keys, from};
+use crate::kernel::floats::scalar::{Keys7, from};
 
 /// See [`crate::kernel::Kernel::wkv7`].
-pub(crate) fn wkv7(keys: Keys<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
+pub(crate) fn wkv7(keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
     let n = v.len();
     let vectors = [keys.w, keys.k, keys.kk, keys.b, keys.r];
     let mut first = 0;
@@ -100,7 +100,7 @@ unsafe fn removals(kk: *const f32, column: *const f32, n: usize, sa: &mut [f32; 
 /// # Safety
 /// As [`removals`], for all of `keys`.
 unsafe fn update(
-    keys: Keys<'_>,
+    keys: Keys7<'_>,
     v: &[f32; BLOCK],
     column: *mut f32,
     n: usize,
