@@ -1,8 +1,16 @@
 //! Damaged images: each ends in the same typed error on the host and on a device.
 
 use proptest::prelude::*;
-use rwkv_core::{Header, ImageError, Model, State, stream::InPlace};
-use rwkv_host::{convert::Weights, file::ImageFile, memory::Memory};
+use rwkv_core::{
+    Header, ImageError, Model, State,
+    image::{HEADER_BYTES, SECTION_BYTES, SectionKind},
+    stream::InPlace,
+};
+use rwkv_host::{
+    convert::{Weights, with_section},
+    file::ImageFile,
+    memory::Memory,
+};
 use rwkv_tests::{damage, formats, image, image_with, repair_header, shipped, step};
 
 #[test]
@@ -24,6 +32,37 @@ fn what_follows_an_image_is_refused_in_a_file() {
     let expected = good.bytes().len() as u32;
     let error = ImageError::TrailingBytes { expected, given: expected + 16 };
     assert_eq!(ImageFile::new(&longer).open().unwrap_err(), error);
+}
+
+#[test]
+fn optional_sections_follow_the_head_in_order() {
+    use SectionKind::{Metadata, StartState, Tokenizer};
+    let mut file = image(&shipped("tunes-v4"), Weights::Int8);
+    let metadata = file.open().expect("it opens").section(Metadata).expect("metadata").to_vec();
+    for (kind, words) in [(StartState, vec![7, 8]), (Tokenizer, vec![9; 5])] {
+        let image = file.open().expect("it opens");
+        file = ImageFile::new(&with_section(&image, kind, Some(words)).expect("it fits"));
+    }
+    let good = file.open().expect("it opens");
+    assert_eq!(good.section_words(StartState), Some(&[7, 8, 0, 0][..]));
+    assert_eq!(good.section_words(Tokenizer), Some(&[9, 9, 9, 9, 9, 0, 0, 0][..]));
+    assert_eq!(good.section(Metadata), Some(&metadata[..]));
+    let kinds: Vec<_> = good.sections().map(|s| s.kind).collect();
+    assert_eq!(kinds[kinds.len() - 3..], [Tokenizer, StartState, Metadata]);
+
+    // Each twice, and each pair the wrong way round.
+    let first = kinds.len() as u16 - 3;
+    for (a, b, c, wrong) in [(4, 4, 6, 1), (5, 5, 6, 1), (4, 6, 6, 2), (5, 4, 6, 1), (4, 6, 5, 2)] {
+        let mut file = file.clone();
+        for (entry, kind) in (usize::from(first)..).zip([a, b, c]) {
+            file.bytes_mut()[HEADER_BYTES + entry * SECTION_BYTES] = kind;
+        }
+        repair_header(file.bytes_mut());
+        let error = ImageError::SectionTable { section: first + wrong };
+        assert_eq!(file.open().unwrap_err(), error, "{a} {b} {c}");
+    }
+    let bare = with_section(&good, Tokenizer, None).expect("it fits");
+    assert_eq!(ImageFile::new(&bare).open().expect("it opens").section(Tokenizer), None);
 }
 
 #[test]

@@ -104,8 +104,19 @@ codes! {
         Head = 3,
         /// Version 7a's DeepEmbed table.
         DeepEmbed = 7,
+        /// The vocabulary, where it is not the bytes.
+        Tokenizer = 4,
+        /// A state to start from instead of the usual one.
+        StartState = 5,
         /// JSON: where the model comes from, its licence, the folded `ln0`.
         Metadata = 6,
+    }
+}
+
+impl SectionKind {
+    /// Whether it may be absent: such sections follow the head, in the order of their codes.
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::Tokenizer | Self::StartState | Self::Metadata)
     }
 }
 
@@ -298,7 +309,8 @@ impl Header {
     }
 
     /// Checks the header's CRC, and that the section table is the one that this version needs:
-    /// embedding, DeepEmbed table if any, layers in order, head, then metadata at most once, without gaps.
+    /// embedding, DeepEmbed table if any, layers in order, head, then at most one each of
+    /// tokenizer, start state and metadata, without gaps.
     ///
     /// # Errors
     /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].
@@ -322,13 +334,18 @@ impl Header {
         let first = 1 + u32::from(self.version.is_deep());
         let mut expected = table_end as u32;
         let mut seen = 0u16;
+        let mut optional = None;
         for section in self.sections(bytes) {
             let place = match u32::from(seen) {
                 0 => (SectionKind::Embedding, 0),
                 i if i < first => (SectionKind::DeepEmbed, 0),
                 i if i < first + layers => (SectionKind::Layer, i - first),
                 i if i == first + layers => (SectionKind::Head, 0),
-                i => (SectionKind::Metadata, i - first - layers - 1),
+                _ if section.kind.is_optional() && optional < Some(section.kind as u8) => {
+                    optional = Some(section.kind as u8);
+                    (section.kind, 0)
+                }
+                _ => return Err(ImageError::SectionTable { section: seen }),
             };
             let end = section.offset.checked_add(section.length);
             let fits = (section.kind, u32::from(section.index)) == place
@@ -342,10 +359,8 @@ impl Header {
             expected = end.unwrap_or(expected);
             seen += 1;
         }
-        let complete = seen == self.sections
-            && u32::from(seen) > first + layers
-            && u32::from(seen) <= first + layers + 2
-            && expected == self.bytes;
+        let complete =
+            seen == self.sections && u32::from(seen) > first + layers && expected == self.bytes;
         if complete { Ok(()) } else { Err(ImageError::SectionTable { section: seen }) }
     }
 

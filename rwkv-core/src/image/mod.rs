@@ -132,6 +132,13 @@ impl<'a> Image<'a> {
         let section = self.sections().find(|s| s.kind == kind)?;
         self.bytes().get(section.range())
     }
+
+    /// As [`Image::section`], in words.
+    pub fn section_words(&self, kind: SectionKind) -> Option<&'a [u32]> {
+        let section = self.sections().find(|s| s.kind == kind)?;
+        let bytes = section.range();
+        self.words.get(bytes.start / 4..bytes.end / 4)
+    }
 }
 
 /// A record as it lies in the image.

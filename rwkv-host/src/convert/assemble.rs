@@ -1,6 +1,7 @@
 //! Sections, table and header around the records.
 
 use rwkv_core::{
+    Image,
     exec::record::Request,
     image::{CRC, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind},
 };
@@ -68,4 +69,28 @@ pub(crate) fn assemble(mut header: Header, parts: Vec<Part>) -> Result<Vec<u8>, 
     header.write(&sections, &mut image);
     image.append(&mut body);
     Ok(image)
+}
+
+/// An image with another optional section, or without it. The reader has yet to accept it.
+///
+/// # Errors
+/// [`ConvertError::Limit`].
+pub fn with_section(
+    image: &Image<'_>,
+    kind: SectionKind,
+    words: Option<Vec<u32>>,
+) -> Result<Vec<u8>, ConvertError> {
+    let sections = image.sections().filter(|section| section.kind != kind);
+    let part = |section: Section| {
+        let range = section.range();
+        let words = image.words()[range.start / 4..range.end / 4].to_vec();
+        Part { kind: section.kind, words }
+    };
+    let mut parts: Vec<Part> = sections.map(part).collect();
+    if let Some(words) = words {
+        let follows = |part: &Part| part.kind.is_optional() && part.kind as u8 > kind as u8;
+        let at = parts.iter().position(follows).unwrap_or(parts.len());
+        parts.insert(at, Part { kind, words });
+    }
+    assemble(*image.header(), parts)
 }

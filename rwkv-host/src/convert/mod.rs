@@ -16,6 +16,7 @@ use rwkv_core::{
 };
 use thiserror::Error;
 
+pub use assemble::with_section;
 pub(crate) use assemble::{Part, assemble, kind};
 pub use detect::{Detected, detect};
 pub use options::{Options, Packing, Weights};
