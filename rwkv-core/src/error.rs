@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::image::FORMAT_VERSION;
+use crate::{image::FORMAT_VERSION, tokenizer::VocabularyError};
 
 /// Why an image was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,8 @@ pub enum ImageError {
     },
     /// The scratch or block size in the header is not what the model text needs.
     Plan,
+    /// The tokenizer section is of no use.
+    Vocabulary(VocabularyError),
 }
 
 impl fmt::Display for ImageError {
@@ -120,6 +122,7 @@ impl fmt::Display for ImageError {
             Self::Plan => {
                 f.write_str("scratch or block size in the header is not what the model needs")
             }
+            Self::Vocabulary(error) => write!(f, "the vocabulary is damaged: {error}"),
         }
     }
 }

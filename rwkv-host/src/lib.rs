@@ -6,6 +6,7 @@
 //! - [`prefill`] runs a whole prompt at once;
 //! - [`eval`] says how close an image is to its checkpoint;
 //! - [`quantize`] rounds matrices to integers;
+//! - [`tokenizer`] reads vocabularies and puts them into images;
 //! - [`device`] talks to a simulated, emulated or real board;
 //! - [`validate`] compares host and device after every token;
 //! - [`profile`] tells where the time of a token goes;
@@ -23,4 +24,5 @@ pub mod memory;
 pub mod prefill;
 pub mod profile;
 pub mod quantize;
+pub mod tokenizer;
 pub mod validate;

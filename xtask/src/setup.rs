@@ -91,6 +91,32 @@ impl Emulator {
     }
 }
 
+/// Puts the World vocabulary, which is too large for the repository, where a test looks for it:
+/// the package `rwkv` ships it. Without it that test is skipped and says so.
+pub(crate) fn vocabulary() {
+    let dir = crate::root().join("target/tokenizers");
+    let name = "rwkv_vocab_v20230424.txt";
+    if dir.join(name).exists() {
+        return;
+    }
+    let fetch = || {
+        std::fs::create_dir_all(&dir)?;
+        let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", ".", "rwkv"];
+        let unpack = format!(
+            "import glob, zipfile\n\
+             z = zipfile.ZipFile(glob.glob('rwkv-*.whl')[0])\n\
+             open('{name}', 'wb').write(z.read('rwkv/{name}'))"
+        );
+        for args in [&pip[..], &["-c", &unpack]] {
+            job::run(Command::new("python3").args(args).current_dir(&dir))?;
+        }
+        anyhow::Ok(())
+    };
+    if let Err(error) = fetch() {
+        eprintln!("the World vocabulary is missing, its test will be skipped: {error:#}");
+    }
+}
+
 fn works(program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(args).stdout(Stdio::null()).stderr(Stdio::null());

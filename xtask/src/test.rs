@@ -63,6 +63,7 @@ pub(crate) fn lint_only() -> anyhow::Result<()> {
 /// Runs everything.
 pub(crate) fn run() -> anyhow::Result<()> {
     setup::rust()?;
+    setup::vocabulary();
     let mut steps: Vec<Step> = setup::EMULATORS
         .into_iter()
         .map(|emulator| {

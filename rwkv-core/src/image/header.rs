@@ -93,6 +93,18 @@ impl MathMode {
 }
 
 codes! {
+    /// How text becomes tokens.
+    TokenizerKind {
+        /// One token per byte.
+        Bytes = 0,
+        /// The vocabulary of the tokenizer section.
+        Vocabulary = 1,
+        /// A tokenizer that an image cannot hold: the host has it beside the image.
+        Host = 2,
+    }
+}
+
+codes! {
     /// What a section holds.
     #[non_exhaustive]
     SectionKind {
@@ -153,6 +165,8 @@ pub struct Header {
     pub version: Version,
     /// With which functions the gates are computed.
     pub math: MathMode,
+    /// How text becomes tokens.
+    pub tokenizer: TokenizerKind,
     /// The dimensions.
     pub dims: Dims,
     /// Words of scratch that a step needs.
@@ -222,9 +236,9 @@ impl Header {
         if b[18] != 0 {
             return Err(ImageError::StatePrecision(b[18]));
         }
-        if b[19] != 0 {
+        let Some(tokenizer) = TokenizerKind::from_code(b[19]) else {
             return Err(ImageError::Tokenizer(b[19]));
-        }
+        };
         let mut at = 20;
         while at <= 32 {
             let most = if at == 20 { MAX_SECTIONS as u32 } else { MAX_DIM };
@@ -250,6 +264,7 @@ impl Header {
         Ok(Self {
             version,
             math,
+            tokenizer,
             dims,
             scratch_words: le32(b, 48),
             block_words: le32(b, 52),
@@ -262,9 +277,17 @@ impl Header {
     /// A header for a new image; [`Header::write`] fills in what the sections decide.
     #[cfg(feature = "std")]
     pub const fn new(version: Version, dims: Dims, scratch_words: u32, block_words: u32) -> Self {
-        let math = MathMode::Exact;
-        let (layers_offset, bytes, sections) = (0, 0, 0);
-        Self { version, math, dims, scratch_words, block_words, layers_offset, bytes, sections }
+        Self {
+            version,
+            math: MathMode::Exact,
+            tokenizer: TokenizerKind::Bytes,
+            dims,
+            scratch_words,
+            block_words,
+            layers_offset: 0,
+            bytes: 0,
+            sections: 0,
+        }
     }
 
     /// Bytes of the whole image.
@@ -310,7 +333,7 @@ impl Header {
 
     /// Checks the header's CRC, and that the section table is the one that this version needs:
     /// embedding, DeepEmbed table if any, layers in order, head, then at most one each of
-    /// tokenizer, start state and metadata, without gaps.
+    /// tokenizer, start state and metadata, without gaps; the tokenizer's if the header names it.
     ///
     /// # Errors
     /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].
@@ -335,6 +358,7 @@ impl Header {
         let mut expected = table_end as u32;
         let mut seen = 0u16;
         let mut optional = None;
+        let mut vocabulary = false;
         for section in self.sections(bytes) {
             let place = match u32::from(seen) {
                 0 => (SectionKind::Embedding, 0),
@@ -356,12 +380,18 @@ impl Header {
             if !fits {
                 return Err(ImageError::SectionTable { section: seen });
             }
+            vocabulary |= section.kind == SectionKind::Tokenizer;
             expected = end.unwrap_or(expected);
             seen += 1;
         }
         let complete =
             seen == self.sections && u32::from(seen) > first + layers && expected == self.bytes;
-        if complete { Ok(()) } else { Err(ImageError::SectionTable { section: seen }) }
+        match (self.tokenizer, vocabulary) {
+            _ if !complete => Err(ImageError::SectionTable { section: seen }),
+            (TokenizerKind::Vocabulary, true) => Ok(()),
+            (TokenizerKind::Bytes | TokenizerKind::Host, false) => Ok(()),
+            _ => Err(field(19)),
+        }
     }
 
     /// Writes the header and the section table in front of an image whose sections stand in
@@ -380,7 +410,7 @@ impl Header {
         out.extend_from_slice(&(table_end as u16).to_le_bytes());
         out.extend_from_slice(&self.bytes.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&[self.version as u8, self.math as u8, 0, 0]);
+        out.extend_from_slice(&[self.version as u8, self.math as u8, 0, self.tokenizer as u8]);
         for field in [d.layers, d.dim, d.ffn, d.vocab, d.head_size] {
             out.extend_from_slice(&field.to_le_bytes());
         }

@@ -13,13 +13,14 @@ mod record;
 
 pub use header::{
     Dims, FORMAT_VERSION, HEADER_BYTES, Header, MAX_SECTIONS, MathMode, SECTION_BYTES, Section,
-    SectionKind, Version,
+    SectionKind, TokenizerKind, Version,
 };
 pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
 
 use crate::{
     error::{Error, ImageError},
     exec::record::{Plan, Request},
+    tokenizer::{Tokenizer, Vocabulary, VocabularyError},
 };
 
 /// The CRC-32 of header and sections (ISO-HDLC, as in zip and PNG).
@@ -71,7 +72,18 @@ impl<'a> Image<'a> {
         }
         let image = Self { header, words };
         image.walk(|_, _| Ok(()))?;
+        image.check_vocabulary()?;
         Ok(image)
+    }
+
+    fn check_vocabulary(&self) -> Result<(), ImageError> {
+        let Some(words) = self.section_words(SectionKind::Tokenizer) else { return Ok(()) };
+        let ids = Vocabulary::open(words).map_err(ImageError::Vocabulary)?.ids();
+        if ids <= self.header.dims.vocab {
+            Ok(())
+        } else {
+            Err(ImageError::Vocabulary(VocabularyError::Vocab { ids }))
+        }
     }
 
     /// The header.
@@ -125,6 +137,18 @@ impl<'a> Image<'a> {
     /// as far as 32 bits can tell, and names the image.
     pub fn identity(&self) -> u32 {
         self.words.get(3).copied().unwrap_or_default()
+    }
+
+    /// The tokenizer; `None` for a model whose tokenizer the host has.
+    pub fn tokenizer(&self) -> Option<Tokenizer<'a>> {
+        match self.header.tokenizer {
+            TokenizerKind::Bytes => Some(Tokenizer::Bytes),
+            TokenizerKind::Vocabulary => {
+                let words = self.section_words(SectionKind::Tokenizer)?;
+                Vocabulary::split(words).map(Tokenizer::Vocabulary)
+            }
+            TokenizerKind::Host => None,
+        }
     }
 
     /// Finds the bytes of the first section of a kind.

@@ -4,46 +4,60 @@
 //! for a person goes through a [`Utf8Stream`].
 
 mod utf8;
+mod vocabulary;
 
 pub use utf8::Utf8Stream;
+pub use vocabulary::{Vocabulary, VocabularyError};
 
 use core::fmt;
 
-/// A vocabulary.
+/// What turns bytes into tokens.
 ///
 /// Every vocabulary covers each single byte, so that any text, valid UTF-8 or not, has an encoding
 /// and encoding cannot fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-pub enum Tokenizer {
+pub enum Tokenizer<'a> {
     /// One token per byte, its id being the byte.
     Bytes,
+    /// The longest token that the rest of a text begins with, again and again.
+    Vocabulary(Vocabulary<'a>),
 }
 
-impl Tokenizer {
-    /// How many token ids there are; every id is less.
+impl<'a> Tokenizer<'a> {
+    /// How many token ids there are; every id is less. A model may have more.
     pub const fn vocab(&self) -> u32 {
         match self {
             Self::Bytes => 256,
+            Self::Vocabulary(vocabulary) => vocabulary.ids(),
+        }
+    }
+
+    /// The token that ends a text: 0 in a vocabulary where that stands for no bytes, as in the
+    /// World vocabulary. No text encodes to it.
+    pub fn end_of_text(&self) -> Option<u32> {
+        match self {
+            Self::Bytes => None,
+            Self::Vocabulary(vocabulary) => vocabulary.get(0)?.is_empty().then_some(0),
         }
     }
 
     /// The tokens of `text`, one at a time.
-    pub const fn encode<'a>(&'a self, text: &'a [u8]) -> Encode<'a> {
-        Encode { tokenizer: self, rest: text }
+    pub const fn encode<'t>(&self, text: &'t [u8]) -> Encode<'a, 't> {
+        Encode { tokenizer: *self, rest: text }
     }
 
-    /// The bytes of a token.
+    /// The bytes of a token; none for an id below [`vocab`](Self::vocab) that stands for no text.
     ///
     /// # Errors
     /// The vocabulary has no such token.
-    pub fn decode(&self, token: u32) -> Result<&[u8], TokenizerError> {
-        match self {
-            Self::Bytes => {
-                BYTES.chunks(1).nth(token as usize).ok_or(TokenizerError::UnknownToken { token })
-            }
-        }
+    pub fn decode(&self, token: u32) -> Result<&'a [u8], TokenizerError> {
+        let bytes = match self {
+            Self::Bytes => BYTES.chunks(1).nth(token as usize),
+            Self::Vocabulary(vocabulary) => vocabulary.get(token),
+        };
+        bytes.ok_or(TokenizerError::UnknownToken { token })
     }
 }
 
@@ -60,32 +74,35 @@ static BYTES: [u8; 256] = {
 
 /// The tokens of a text, from [`Tokenizer::encode`].
 #[derive(Debug, Clone)]
-pub struct Encode<'a> {
-    tokenizer: &'a Tokenizer,
-    rest: &'a [u8],
+pub struct Encode<'a, 't> {
+    tokenizer: Tokenizer<'a>,
+    rest: &'t [u8],
 }
 
-impl Iterator for Encode<'_> {
+impl Iterator for Encode<'_, '_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
-        match self.tokenizer {
-            Tokenizer::Bytes => {
-                let (&byte, rest) = self.rest.split_first()?;
-                self.rest = rest;
-                Some(u32::from(byte))
-            }
-        }
+        let (token, len) = match self.tokenizer {
+            Tokenizer::Bytes => (u32::from(*self.rest.first()?), 1),
+            Tokenizer::Vocabulary(vocabulary) => vocabulary.longest(self.rest)?,
+        };
+        self.rest = self.rest.get(len..)?;
+        Some(token)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
+        /// The longest token has 255 bytes.
+        const LONGEST: usize = 255;
+        let bytes = self.rest.len();
         match self.tokenizer {
-            Tokenizer::Bytes => (self.rest.len(), Some(self.rest.len())),
+            Tokenizer::Bytes => (bytes, Some(bytes)),
+            Tokenizer::Vocabulary(_) => (bytes.div_ceil(LONGEST), Some(bytes)),
         }
     }
 }
 
-impl core::iter::FusedIterator for Encode<'_> {}
+impl core::iter::FusedIterator for Encode<'_, '_> {}
 
 /// What a tokenizer refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""The tokens of a text in many scripts, by the tokenizer of the package `rwkv`.
+
+    pip download --no-deps --dest DIR rwkv && unzip -d DIR DIR/rwkv-*.whl
+    python3 tests/golden/tokens/make.py DIR/rwkv
+
+Writes `excerpt.txt`, some lines of the World vocabulary, and the token ids of `text.bin` by the whole
+vocabulary (`world.ids`) and by the excerpt (`excerpt.ids`), little-endian, 16 bits each.
+"""
+
+import importlib.util
+import struct
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Every so many lines go into the excerpt, beside those that the text needs.
+EVERY = 800
+
+
+def tokenizer(package, path):
+    spec = importlib.util.spec_from_file_location("rwkv_tokenizer", package / "rwkv_tokenizer.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TRIE_TOKENIZER(str(path))
+
+
+def main():
+    package = Path(sys.argv[1])
+    vocabulary = package / "rwkv_vocab_v20230424.txt"
+    text = (HERE / "text.bin").read_bytes()
+    world = tokenizer(package, vocabulary)
+    ids = world.encodeBytes(text)
+    # Half of what the text needs: the excerpt has to make do with shorter tokens for the rest.
+    wanted = set(range(257)) | set(sorted(set(ids))[::2])
+    lines = vocabulary.read_bytes().splitlines(keepends=True)
+    assert all(line.endswith(b"\r\n") for line in lines)
+
+    def keep(place, line):
+        number = int(line.split(b" ")[0])
+        invalid = line.split(b" ")[1].startswith(b"b'") and place % 10 == 0
+        return number in wanted or place % EVERY == 0 or invalid
+
+    kept = [line for place, line in enumerate(lines) if keep(place, line)]
+    (HERE / "excerpt.txt").write_bytes(b"".join(kept))
+    excerpt = tokenizer(package, HERE / "excerpt.txt")
+    for name, found, by in [("world", ids, world), ("excerpt", excerpt.encodeBytes(text), excerpt)]:
+        assert by.decodeBytes(found) == text
+        (HERE / f"{name}.ids").write_bytes(struct.pack(f"<{len(found)}H", *found))
+    print(f"{len(text)} bytes, {len(ids)} tokens; {len(kept)} lines in the excerpt")
+
+
+if __name__ == "__main__":
+    main()
