@@ -5,11 +5,13 @@ use rwkv_core::{
     Header, ImageError, Model, State,
     image::{HEADER_BYTES, SECTION_BYTES, SectionKind},
     stream::InPlace,
+    tokenizer::VocabularyError,
 };
 use rwkv_host::{
     convert::{Weights, with_section},
     file::ImageFile,
     memory::Memory,
+    tokenizer::List,
 };
 use rwkv_tests::{damage, formats, image, image_with, repair_header, shipped, step};
 
@@ -34,18 +36,55 @@ fn what_follows_an_image_is_refused_in_a_file() {
     assert_eq!(ImageFile::new(&longer).open().unwrap_err(), error);
 }
 
+/// A vocabulary of the bytes, ids from `first` on.
+fn vocabulary(first: usize) -> Vec<u32> {
+    let line = |byte| format!("{} b'\\x{byte:02x}' 1\n", first + byte);
+    let lines: String = (0..256).map(line).collect();
+    List::parse(lines.as_bytes()).expect("a list").section().expect("it fits")
+}
+
+#[test]
+fn a_tokenizer_section_is_checked() {
+    let good = image(&shipped("tunes-v4"), Weights::Int8);
+    let good = good.open().expect("it opens");
+    let with = |words: Vec<u32>, code: u8| {
+        let bytes = with_section(&good, SectionKind::Tokenizer, Some(words)).expect("it fits");
+        let mut file = ImageFile::new(&bytes);
+        file.bytes_mut()[19] = code;
+        repair_header(file.bytes_mut());
+        file.open().map(|image| image.tokenizer().map(|tokenizer| tokenizer.vocab()))
+    };
+    let mut other = vocabulary(0);
+    other[9] = u32::MAX;
+    let entry = ImageError::Vocabulary(VocabularyError::Entry { token: 5 });
+    let more = ImageError::Vocabulary(VocabularyError::Vocab { ids: 257 });
+    let unnamed = ImageError::HeaderField { offset: 19 };
+    assert_eq!(with(vocabulary(0), 1), Ok(Some(256)));
+    assert_eq!(with(other, 1), Err(entry));
+    assert_eq!(with(vocabulary(1), 1), Err(more));
+    assert_eq!(with(vocabulary(0), 0), Err(unnamed));
+    assert_eq!(with(vocabulary(0), 2), Err(unnamed));
+    let mut bare = ImageFile::new(good.bytes());
+    for (code, expected) in [(1, Err(unnamed)), (2, Ok(None))] {
+        bare.bytes_mut()[19] = code;
+        repair_header(bare.bytes_mut());
+        assert_eq!(bare.open().map(|image| image.tokenizer()), expected);
+    }
+}
+
 #[test]
 fn optional_sections_follow_the_head_in_order() {
     use SectionKind::{Metadata, StartState, Tokenizer};
     let mut file = image(&shipped("tunes-v4"), Weights::Int8);
     let metadata = file.open().expect("it opens").section(Metadata).expect("metadata").to_vec();
-    for (kind, words) in [(StartState, vec![7, 8]), (Tokenizer, vec![9; 5])] {
+    let vocabulary = vocabulary(0);
+    for (kind, words) in [(StartState, vec![7, 8]), (Tokenizer, vocabulary.clone())] {
         let image = file.open().expect("it opens");
         file = ImageFile::new(&with_section(&image, kind, Some(words)).expect("it fits"));
     }
     let good = file.open().expect("it opens");
     assert_eq!(good.section_words(StartState), Some(&[7, 8, 0, 0][..]));
-    assert_eq!(good.section_words(Tokenizer), Some(&[9, 9, 9, 9, 9, 0, 0, 0][..]));
+    assert_eq!(good.section_words(Tokenizer), Some(&vocabulary[..]));
     assert_eq!(good.section(Metadata), Some(&metadata[..]));
     let kinds: Vec<_> = good.sections().map(|s| s.kind).collect();
     assert_eq!(kinds[kinds.len() - 3..], [Tokenizer, StartState, Metadata]);

@@ -4,21 +4,15 @@ use std::{fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use rwkv_core::{image::MathMode, tokenizer::Tokenizer};
+use rwkv_core::image::MathMode;
 
 use crate::{
     checkpoint::Checkpoint,
     convert::{Options, Packing, Weights, convert, detect},
     file,
     quantize::Recipe,
+    tokenizer::Choice,
 };
-
-/// The tokenizers that an image can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TokenizerKind {
-    /// One token per byte; the vocabulary is 256.
-    Byte,
-}
 
 /// The math modes of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,9 +50,10 @@ pub(super) struct ConvertArgs {
     /// With which functions devices compute sigmoid, tanh and the decays
     #[arg(long, value_enum, default_value = "exact")]
     math: MathKind,
-    /// How text becomes tokens
-    #[arg(long, value_enum, default_value = "byte")]
-    tokenizer: TokenizerKind,
+    /// How text becomes tokens: `byte`, a list of tokens such as rwkv_vocab_v20230424.txt, or a
+    /// tokenizer.json that stays on the host; `byte` for 256 tokens
+    #[arg(long, value_name = "byte|FILE")]
+    tokenizer: Option<PathBuf>,
     /// Epsilon of the group norm, where the checkpoint was trained with another than the official 64e-5
     #[arg(long, value_name = "X", value_parser = epsilon)]
     group_norm_eps: Option<f32>,
@@ -86,29 +81,45 @@ impl ConvertArgs {
         Ok(Some(recipe.with_context(|| format!("{} is of no use", path.display()))?))
     }
 
-    fn calibration(&self) -> anyhow::Result<Option<Vec<u32>>> {
+    /// The tokenizer for a model with so many tokens.
+    fn tokenizer(&self, vocab: u32) -> anyhow::Result<Choice> {
+        let is_byte =
+            |path: &PathBuf| ["byte", "bytes"].iter().any(|name| path.as_os_str() == *name);
+        match &self.tokenizer {
+            Some(path) if !is_byte(path) => Ok(Choice::read(path, vocab)?),
+            None if vocab != 256 => anyhow::bail!(
+                "this model has {vocab} tokens: name {} with --tokenizer",
+                match vocab {
+                    65_536 => "rwkv_vocab_v20230424.txt, which the PyPI package rwkv ships,",
+                    50_277 => "20B_tokenizer.json",
+                    _ => "its list of tokens",
+                }
+            ),
+            _ if vocab != 256 => anyhow::bail!(
+                "the byte tokenizer needs a vocabulary of 256 tokens, this model has {vocab}"
+            ),
+            _ => Ok(Choice::Bytes),
+        }
+    }
+
+    fn calibration(&self, tokenizer: &Choice) -> anyhow::Result<Option<Vec<u32>>> {
         let Some(path) = &self.calibrate else { return Ok(None) };
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some(Tokenizer::Bytes.encode(&text).collect()))
+        Ok(Some(tokenizer.tokenizer()?.encode(&text)?))
     }
 }
 
 pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.input)?;
-    let TokenizerKind::Byte = args.tokenizer;
     let detected =
         detect(&checkpoint).with_context(|| format!("cannot convert {}", args.input.display()))?;
-    let vocab = detected.dims.vocab;
-    anyhow::ensure!(
-        vocab == 256,
-        "the byte tokenizer needs a vocabulary of 256 tokens, this model has {vocab}"
-    );
+    let tokenizer = args.tokenizer(detected.dims.vocab)?;
     anyhow::ensure!(
         args.group_norm_eps.is_none() || detected.dims.head_size > 0,
         "RWKV-{} has no group norm: leave --group-norm-eps out",
         detected.version.name()
     );
-    let (recipe, calibration) = (args.recipe()?, args.calibration()?);
+    let (recipe, calibration) = (args.recipe()?, args.calibration(&tokenizer)?);
     let options = Options {
         weights: args.weights.unwrap_or(Weights::F32),
         recipe: recipe.as_ref(),
@@ -120,6 +131,7 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
             MathKind::Exact => MathMode::Exact,
             MathKind::Micromath => MathMode::Micromath,
         },
+        tokenizer: &tokenizer,
         block_bytes: args.block_bytes,
     };
     let bar = super::progress(0, "converting");

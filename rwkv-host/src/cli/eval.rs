@@ -11,7 +11,10 @@ use crate::{
     convert::{self, Weights, convert},
     eval::{By, Options, evaluate},
     file::ImageFile,
+    tokenizer::Tokenizer,
 };
+
+use super::TokenizerFile;
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
@@ -20,6 +23,8 @@ pub(super) struct EvalArgs {
     /// The text to predict, raw bytes; read from an empty state
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
+    #[command(flatten)]
+    tokenizer: TokenizerFile,
     /// The checkpoint that the image was made from, to compare with in f32
     #[arg(long, value_name = "CHECKPOINT")]
     reference: Option<PathBuf>,
@@ -38,10 +43,10 @@ pub(super) struct EvalArgs {
 }
 
 impl EvalArgs {
-    fn tokens(&self, image: &Image<'_>) -> anyhow::Result<Vec<u32>> {
+    fn tokens(&self, image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Vec<u32>> {
         let path = self.text.display();
         let text = fs::read(&self.text).with_context(|| format!("cannot read text {path}"))?;
-        let mut tokens = super::tokens(&text, image)?;
+        let mut tokens = super::tokens(&text, image, tokenizer)?;
         tokens.truncate(self.tokens.map_or(usize::MAX, |n| n as usize));
         Ok(tokens)
     }
@@ -64,10 +69,12 @@ impl EvalArgs {
 pub(super) fn command(args: &EvalArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let tokens = args.tokens(&image)?;
+    let tokenizer = args.tokenizer.open(&image)?;
+    let tokens = args.tokens(&image, &tokenizer)?;
     let reference = args.reference(&image)?;
     let reference = reference.as_ref().map(ImageFile::open).transpose()?;
-    let options = Options { by: args.by, part_tokens: args.part_tokens };
+    let (by, part_tokens) = (args.by, args.part_tokens);
+    let options = Options { tokenizer: Some(&tokenizer), by, part_tokens };
     let bar = super::progress(0, "reading");
     let report = evaluate(&image, reference.as_ref(), &tokens, &options, |done, total| {
         bar.set_length(total as u64);

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use rwkv_core::{Model, sampler::Sampler, stream::InPlace};
 
-use super::{Prompt, Sampling, Text};
+use super::{Prompt, Sampling, Text, TokenizerFile};
 use crate::{memory::Memory, prefill::prefill};
 
 #[derive(Debug, Args)]
@@ -14,6 +14,8 @@ pub(super) struct GenerateArgs {
     image: PathBuf,
     #[command(flatten)]
     prompt: Prompt,
+    #[command(flatten)]
+    tokenizer: TokenizerFile,
     /// Tokens to generate
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 256)]
     count: usize,
@@ -24,7 +26,8 @@ pub(super) struct GenerateArgs {
 pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let tokens = args.prompt.tokens(&image)?;
+    let tokenizer = args.tokenizer.open(&image)?;
+    let tokens = args.prompt.tokens(&image, &tokenizer)?;
     let mut sampler = Sampler::new(args.sampling.config())?;
     let mut memory = Memory::new(&image);
     let mut text = Text::default();
@@ -37,10 +40,10 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let (mut state, scratch) = memory.split(&image)?;
     let mut model = Model::new(*image.header(), InPlace::new(image.words()), scratch)?;
-    tokens.iter().for_each(|token| text.token(*token));
+    tokens.iter().for_each(|token| text.push(tokenizer.decode(*token)));
     for index in 0..args.count {
         let token = sampler.finish()?;
-        text.token(token);
+        text.push(tokenizer.decode(token));
         if index + 1 < args.count {
             sampler.begin();
             model.step(state.reborrow(), token, &mut sampler)?;

@@ -121,7 +121,7 @@ impl Info {
             vocab: d.vocab,
             head_size: d.head_size,
             group_norm_eps: d.group_norm_eps,
-            tokenizer: "byte",
+            tokenizer: crate::tokenizer::name(header.tokenizer),
             math: format!("{:?}", header.math).to_lowercase(),
             parameters: metadata["parameters"].as_u64().unwrap_or_default(),
             image_bytes: header.bytes(),

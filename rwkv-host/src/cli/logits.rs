@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 
-use super::Prompt;
+use super::{Prompt, TokenizerFile};
 use crate::{file, memory::Memory, prefill::prefill};
 
 #[derive(Debug, Args)]
@@ -13,6 +13,8 @@ pub(super) struct LogitsArgs {
     image: PathBuf,
     #[command(flatten)]
     prompt: Prompt,
+    #[command(flatten)]
+    tokenizer: TokenizerFile,
     /// Write little-endian f32 here instead of text to standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -21,7 +23,8 @@ pub(super) struct LogitsArgs {
 pub(super) fn command(args: &LogitsArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let tokens = args.prompt.tokens(&image)?;
+    let tokenizer = args.tokenizer.open(&image)?;
+    let tokens = args.prompt.tokens(&image, &tokenizer)?;
     let mut memory = Memory::new(&image);
     let mut logits = vec![0.0f32; image.header().dims.vocab as usize];
     prefill(&image, memory.state(&image)?, &tokens, &mut [logits.as_mut_slice()])?;

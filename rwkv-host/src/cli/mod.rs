@@ -5,6 +5,7 @@ mod eval;
 mod generate;
 mod info;
 mod logits;
+mod tokens;
 
 use std::{
     fs,
@@ -16,11 +17,9 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rwkv_core::{
-    Image,
-    sampler::SamplerConfig,
-    tokenizer::{Tokenizer, Utf8Stream},
-};
+use rwkv_core::{Image, sampler::SamplerConfig, tokenizer::Utf8Stream};
+
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// RWKV language models for microcontrollers: convert, inspect, run, prove.
 #[derive(Debug, Parser)]
@@ -36,6 +35,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Say what an image holds and what it needs
     Info(info::InfoArgs),
+    /// Show how a text is taken apart
+    Tokens(tokens::TokensArgs),
     /// Print or save the logits after a prompt
     Logits(logits::LogitsArgs),
     /// Continue a prompt
@@ -56,6 +57,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Convert(args) => convert::command(&args),
         Command::Info(args) => info::command(&args),
+        Command::Tokens(args) => tokens::command(&args),
         Command::Logits(args) => logits::command(&args),
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),
@@ -96,19 +98,37 @@ impl Prompt {
     ///
     /// # Errors
     /// If the file cannot be read, or the prompt is empty or not in the vocabulary.
-    pub fn tokens(&self, image: &Image<'_>) -> anyhow::Result<Vec<u32>> {
-        let tokens = tokens(&self.bytes()?, image)?;
+    pub fn tokens(&self, image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Vec<u32>> {
+        let tokens = tokens(&self.bytes()?, image, tokenizer)?;
         anyhow::ensure!(!tokens.is_empty(), "the prompt is empty: give at least one byte");
         Ok(tokens)
     }
 }
 
+/// The file of a tokenizer that is not in the image.
+#[derive(Debug, Clone, Args)]
+pub struct TokenizerFile {
+    /// The tokenizer, where the image does not hold it
+    #[arg(long, value_name = "FILE.json")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl TokenizerFile {
+    /// The tokenizer of an image.
+    ///
+    /// # Errors
+    /// If it is neither in the image nor in the file.
+    pub fn open<'a>(&self, image: &Image<'a>) -> Result<Tokenizer<'a>, TokenizerError> {
+        Tokenizer::of(image, self.tokenizer.as_deref())
+    }
+}
+
 /// The tokens of a text, all of them in the model's vocabulary.
-fn tokens(text: &[u8], image: &Image<'_>) -> anyhow::Result<Vec<u32>> {
-    let tokens: Vec<u32> = Tokenizer::Bytes.encode(text).collect();
+fn tokens(text: &[u8], image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Vec<u32>> {
+    let tokens = tokenizer.encode(text)?;
     let vocab = image.header().dims.vocab;
     if let Some(token) = tokens.iter().find(|t| **t >= vocab) {
-        anyhow::bail!("byte {token} is not in the model's vocabulary of {vocab} tokens");
+        anyhow::bail!("token {token} is not in the model's vocabulary of {vocab} tokens");
     }
     Ok(tokens)
 }
@@ -146,14 +166,13 @@ pub struct Text {
 }
 
 impl Text {
-    /// Prints what the token completes. A reader that has gone away is no reason to stop.
-    pub fn token(&mut self, token: u32) {
+    /// Prints the characters that a token's bytes complete. A reader that has gone away is no
+    /// reason to stop.
+    pub fn push(&mut self, bytes: &[u8]) {
         self.begun = true;
         let mut piece = String::new();
-        if let Ok(bytes) = Tokenizer::Bytes.decode(token) {
-            // Writing to a String cannot fail.
-            let _ = self.decoder.push(bytes, &mut piece);
-        }
+        // Writing to a String cannot fail.
+        let _ = self.decoder.push(bytes, &mut piece);
         let mut out = stdout().lock();
         let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
     }

@@ -3,7 +3,7 @@
 use rwkv_core::{
     Image,
     exec::record::Request,
-    image::{CRC, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind},
+    image::{CRC, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind, TokenizerKind},
 };
 
 use super::{ConvertError, source::Source};
@@ -71,7 +71,8 @@ pub(crate) fn assemble(mut header: Header, parts: Vec<Part>) -> Result<Vec<u8>, 
     Ok(image)
 }
 
-/// An image with another optional section, or without it. The reader has yet to accept it.
+/// An image with another optional section, or without it; without a tokenizer section, tokens are
+/// bytes. The reader has yet to accept it.
 ///
 /// # Errors
 /// [`ConvertError::Limit`].
@@ -92,5 +93,13 @@ pub fn with_section(
         let at = parts.iter().position(follows).unwrap_or(parts.len());
         parts.insert(at, Part { kind, words });
     }
-    assemble(*image.header(), parts)
+    let mut header = *image.header();
+    header.tokenizer = match kind {
+        SectionKind::Tokenizer if parts.iter().any(|part| part.kind == kind) => {
+            TokenizerKind::Vocabulary
+        }
+        SectionKind::Tokenizer => TokenizerKind::Bytes,
+        _ => header.tokenizer,
+    };
+    assemble(header, parts)
 }

@@ -12,7 +12,7 @@ mod source;
 
 use rwkv_core::{
     exec::record::{Plan, Request, run},
-    image::{Dims, Header, Layout, MathMode, Version},
+    image::{Dims, Header, Layout, MathMode, SectionKind, TokenizerKind, Version},
 };
 use thiserror::Error;
 
@@ -27,6 +27,7 @@ use crate::{
     eval::EvalError,
     file::ImageFile,
     quantize::{Correlation, RecipeError},
+    tokenizer,
 };
 use options::Choice;
 use record::Stored;
@@ -136,13 +137,14 @@ struct Model<'a> {
     version: Version,
     dims: Dims,
     math: MathMode,
+    tokenizer: &'a tokenizer::Choice,
     plan: Plan,
     requests: Vec<Request>,
     block_bytes: u32,
 }
 
 impl<'a> Model<'a> {
-    fn new(checkpoint: &'a Checkpoint, options: &Options<'_>) -> Result<Self, ConvertError> {
+    fn new(checkpoint: &'a Checkpoint, options: &Options<'a>) -> Result<Self, ConvertError> {
         let Detected { version, mut dims } = detect(checkpoint)?;
         if let Some(eps) = options.group_norm_eps
             && dims.head_size > 0
@@ -157,8 +159,8 @@ impl<'a> Model<'a> {
             Ok(())
         })?;
         let block_bytes = options.block_bytes;
-        let math = options.math;
-        Ok(Self { source, version, dims, math, plan, requests, block_bytes })
+        let (math, tokenizer) = (options.math, options.tokenizer);
+        Ok(Self { source, version, dims, math, tokenizer, plan, requests, block_bytes })
     }
 
     /// The name of the matrix in a record; `None` for vectors.
@@ -210,11 +212,19 @@ impl<'a> Model<'a> {
                 part.words.extend_from_slice(&stored.words);
             }
         }
+        if let tokenizer::Choice::Vocabulary(words) = self.tokenizer {
+            parts.push(Part { kind: SectionKind::Tokenizer, words: words.clone() });
+        }
         parts.push(assemble::metadata(&self.source)?);
         let largest = records.iter().map(|stored| stored.largest).max().unwrap_or_default();
         let scratch = self.plan.scratch_words;
         let mut header = Header::new(self.version, self.dims, scratch, largest);
         header.math = self.math;
+        header.tokenizer = match self.tokenizer {
+            tokenizer::Choice::Bytes => TokenizerKind::Bytes,
+            tokenizer::Choice::Vocabulary(_) => TokenizerKind::Vocabulary,
+            tokenizer::Choice::Host(_) => TokenizerKind::Host,
+        };
         Ok(ImageFile::new(&assemble(header, parts)?))
     }
 }

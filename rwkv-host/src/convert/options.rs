@@ -7,7 +7,7 @@ use rwkv_core::{
 use serde::Deserialize;
 
 use super::source;
-use crate::quantize::Recipe;
+use crate::{quantize::Recipe, tokenizer};
 
 /// How matrices are stored; vectors are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
@@ -51,6 +51,8 @@ pub struct Options<'a> {
     pub group_norm_eps: Option<f32>,
     /// With which functions devices compute the gates.
     pub math: MathMode,
+    /// How text becomes tokens.
+    pub tokenizer: &'a tokenizer::Choice,
     /// Bytes of a block, at most, where a row is not longer.
     pub block_bytes: u32,
 }
@@ -66,6 +68,7 @@ impl Options<'_> {
             input_bits: None,
             group_norm_eps: None,
             math: MathMode::Exact,
+            tokenizer: &tokenizer::Choice::Bytes,
             block_bytes: 4096,
         }
     }

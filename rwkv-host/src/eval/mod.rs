@@ -24,6 +24,7 @@ use crate::{
     convert::{self, ConvertError},
     memory::Memory,
     prefill::prefill,
+    tokenizer::{Tokenizer, TokenizerError},
 };
 
 /// Logits that are held at once, at most, for each image.
@@ -40,16 +41,18 @@ pub enum By {
 
 /// What an evaluation may choose.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct Options<'a> {
+    /// The tokenizer, where it is not in the image.
+    pub tokenizer: Option<&'a Tokenizer<'a>>,
     /// What the costs are told by.
     pub by: By,
     /// Tokens from the start of the text that they are measured over, at most.
     pub part_tokens: usize,
 }
 
-impl Default for Options {
+impl Default for Options<'_> {
     fn default() -> Self {
-        Self { by: By::Layer, part_tokens: 4096 }
+        Self { tokenizer: None, by: By::Layer, part_tokens: 4096 }
     }
 }
 
@@ -68,6 +71,9 @@ pub enum EvalError {
         /// Those of the reference.
         reference: String,
     },
+    /// It is not known how many bytes the tokens are.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The model refused to compute.
     #[error("the text cannot be read")]
     Model(#[from] Error),
@@ -88,7 +94,7 @@ pub fn evaluate(
     image: &Image<'_>,
     reference: Option<&Image<'_>>,
     tokens: &[u32],
-    options: &Options,
+    options: &Options<'_>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Report, EvalError> {
     if tokens.len() < 2 {
@@ -103,16 +109,27 @@ pub fn evaluate(
             bits.extend(surprises(reader.read(inputs)?, targets, vocab));
             progress(bits.len(), total);
         }
-        return Ok(Report::new(tokens, &bits));
+        return Ok(Report::new(&text(image, tokens, options)?, &bits));
     };
     compare(image, reference, tokens, options, progress)
+}
+
+/// The bytes of each token.
+fn text(
+    image: &Image<'_>,
+    tokens: &[u32],
+    options: &Options<'_>,
+) -> Result<Vec<Vec<u8>>, TokenizerError> {
+    let own = options.tokenizer.is_none().then(|| Tokenizer::of(image, None)).transpose()?;
+    let tokenizer = options.tokenizer.or(own.as_ref()).ok_or(TokenizerError::Missing)?;
+    Ok(tokens.iter().map(|token| tokenizer.decode(*token).to_vec()).collect())
 }
 
 fn compare(
     image: &Image<'_>,
     reference: &Image<'_>,
     tokens: &[u32],
-    options: &Options,
+    options: &Options<'_>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Report, EvalError> {
     same_model(image, reference)?;
@@ -146,8 +163,9 @@ fn compare(
         })?;
         costs.push(Part { name, kl_bits_per_token });
     }
-    let mut report = Report::new(tokens, &bits);
-    report.reference = Some(Comparison::new(tokens, &beside, costs, part_count));
+    let text = text(image, tokens, options)?;
+    let mut report = Report::new(&text, &bits);
+    report.reference = Some(Comparison::new(&text, &beside, costs, part_count));
     Ok(report)
 }
 

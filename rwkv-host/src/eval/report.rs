@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use rwkv_core::tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::Divergence;
@@ -82,9 +81,9 @@ impl Score {
 }
 
 impl Report {
-    /// `bits` are those of every token but the first.
-    pub(super) fn new(tokens: &[u32], bits: &[f64]) -> Self {
-        let bytes = text(&tokens[1..]).len();
+    /// `text` is the tokens' bytes, `bits` are those of every token but the first.
+    pub(super) fn new(text: &[Vec<u8>], bits: &[f64]) -> Self {
+        let bytes = text[1..].concat().len();
         let score = Score::new(bits.iter().sum(), bits.len(), bytes);
         Self { tokens: bits.len(), bytes, score, reference: None }
     }
@@ -93,7 +92,7 @@ impl Report {
 impl Comparison {
     /// `found` are the reference's bits and the divergence for every token but the first.
     pub(super) fn new(
-        tokens: &[u32],
+        text: &[Vec<u8>],
         found: &[(f64, Divergence)],
         parts: Vec<Part>,
         part_tokens: usize,
@@ -105,12 +104,12 @@ impl Comparison {
         let peak = found.iter().map(|(_, d)| d.kl).enumerate();
         let peak = peak.reduce(|peak, x| if x.1 > peak.1 { x } else { peak });
         let (token, peak) = peak.unwrap_or_default();
-        let after = text(&tokens[token.saturating_sub(CONTEXT - 1)..=token]);
+        let after = text[token.saturating_sub(CONTEXT - 1)..=token].concat();
         let worst = parts.iter().reduce(|worst, part| {
             if part.kl_bits_per_token > worst.kl_bits_per_token { part } else { worst }
         });
         Self {
-            score: Score::new(bits, found.len(), text(&tokens[1..]).len()),
+            score: Score::new(bits, found.len(), text[1..].concat().len()),
             kl_bits_per_token: mean(|d| d.kl),
             largest_kl: Peak {
                 bits: peak,
@@ -123,12 +122,6 @@ impl Comparison {
             part_tokens,
         }
     }
-}
-
-/// The bytes of tokens.
-fn text(tokens: &[u32]) -> Vec<u8> {
-    let bytes = |token: &u32| Tokenizer::Bytes.decode(*token).unwrap_or_default().to_vec();
-    tokens.iter().flat_map(bytes).collect()
 }
 
 impl fmt::Display for Score {

@@ -27,7 +27,7 @@ fn text() -> Vec<u32> {
     TEXT.iter().copied().map(u32::from).collect()
 }
 
-fn report(image: &ImageFile, reference: Option<&ImageFile>, options: Options) -> Report {
+fn report(image: &ImageFile, reference: Option<&ImageFile>, options: Options<'_>) -> Report {
     let reference = reference.map(|file| file.open().unwrap());
     let mut heard = (0, 0);
     let image = image.open().unwrap();

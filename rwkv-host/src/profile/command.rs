@@ -21,6 +21,9 @@ pub struct ProfileArgs {
     /// The prompt
     #[command(flatten)]
     pub prompt: cli::Prompt,
+    /// The tokenizer
+    #[command(flatten)]
+    pub tokenizer: cli::TokenizerFile,
     /// Tokens to generate after the prompt
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
     pub tokens: u32,
@@ -48,7 +51,8 @@ pub struct ProfileArgs {
 pub fn command(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let file = cli::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let prompt = args.prompt.tokens(&image)?;
+    let tokenizer = args.tokenizer.open(&image)?;
+    let prompt = args.prompt.tokens(&image, &tokenizer)?;
     let timeout = Duration::from_secs(args.timeout.max(1));
     let options = Options { timeout, firmware: args.firmware.clone(), flip: None };
     let mut device = Device::open(args.device, &image, &options)?;

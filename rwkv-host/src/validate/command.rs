@@ -19,6 +19,9 @@ pub struct ValidateArgs {
     /// The prompt
     #[command(flatten)]
     pub prompt: cli::Prompt,
+    /// The tokenizer
+    #[command(flatten)]
+    pub tokenizer: cli::TokenizerFile,
     /// Tokens to generate after the prompt
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
     pub tokens: usize,
@@ -59,7 +62,8 @@ impl ValidateArgs {
 pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let file = cli::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let prompt = args.prompt.tokens(&image)?;
+    let tokenizer = args.tokenizer.open(&image)?;
+    let prompt = args.prompt.tokens(&image, &tokenizer)?;
     let mut device = Device::open(args.device, &image, &args.options())?;
     let sampler = args.sampling.config();
     let mut reference = Host::parallel(&image, sampler)?;
@@ -67,7 +71,7 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let mut text = cli::Text::default();
     let verdict = validate(&mut device, &mut reference, sampler, &prompt, args.tokens, |token| {
         if args.stream {
-            text.token(token.token);
+            text.push(tokenizer.decode(token.token));
         } else {
             bar.inc(1);
         }
