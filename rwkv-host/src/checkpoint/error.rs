@@ -57,6 +57,29 @@ pub enum CheckpointError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// An index of shards is wrong, or does not fit them.
+    #[error(
+        "{}: {problem}; get the whole folder again, the index and every shard that it names",
+        path.display()
+    )]
+    Shards {
+        /// The index.
+        path: PathBuf,
+        /// What was found and what was expected.
+        problem: String,
+    },
+    /// Two tensors have one name.
+    #[error(
+        "{}: there are two tensors `{tensor}`, expected one; remove one of them or export the \
+         model again",
+        path.display()
+    )]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The official name of both.
+        tensor: String,
+    },
     /// The pickle of a PyTorch checkpoint is refused.
     #[error("{}: member `{member}`", path.display())]
     Pickle {

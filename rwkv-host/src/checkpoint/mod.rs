@@ -14,13 +14,18 @@ mod opcode;
 mod pickle;
 mod rwkv_cpp;
 mod safetensors;
+mod shards;
 mod tensor;
 mod torch;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 pub use error::{CheckpointError, PickleError};
 pub use tensor::{Dtype, Entry, Tensor};
@@ -30,7 +35,9 @@ use map::{File, Map};
 /// An open checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
-    map: Map,
+    path: PathBuf,
+    /// The file, or the shards.
+    files: Vec<Map>,
     container: Container,
     index: Index,
 }
@@ -52,7 +59,7 @@ pub enum DecayForm {
 pub enum Container {
     /// What `torch.save` writes since PyTorch 1.6.
     TorchZip,
-    /// A single safetensors file.
+    /// A safetensors file, or several with an index.
     Safetensors,
     /// A `.bin` file of rwkv.cpp.
     RwkvCpp,
@@ -123,16 +130,36 @@ impl Index {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint and lists its tensors. The container is recognised by content, never by
-    /// the file's extension. The file must not change while it is open.
+    /// Opens a checkpoint and lists its tensors: a file, an index of shards, or the folder that
+    /// holds either under its usual name. The container is recognised by content, never by the
+    /// file's extension. No file may change while it is open.
     ///
     /// # Errors
-    /// The file cannot be opened, belongs to no known container, is damaged, holds quantised
-    /// tensors, or holds no floating-point tensor at all.
+    /// A file cannot be opened, belongs to no known container, is damaged, does not fit its index,
+    /// holds tensors of a quantised type, or no floating-point tensor at all.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let map = Map::open(path)?;
-        let (container, index) = Index::read(map.file())?;
-        Ok(Self { map, container, index })
+        let path = shards::locate(path)?;
+        Self::of(Map::open(&path)?)
+    }
+
+    /// As [`Checkpoint::open`], of a file in memory; `name` stands for its path.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        Self::of(Map::owned(name, bytes))
+    }
+
+    fn of(map: Map) -> Result<Self, CheckpointError> {
+        let file = map.file();
+        let path = file.path.to_owned();
+        let (files, container, index) = if shards::recognise(file.bytes) {
+            shards::open(file)?
+        } else {
+            let (container, index) = Index::read(file)?;
+            (vec![map], container, index)
+        };
+        Ok(Self { path, files, container, index })
     }
 
     /// The format of the file.
@@ -160,11 +187,10 @@ impl Checkpoint {
     /// # Errors
     /// No tensor has this name, or it does not hold floats of 16 or 32 bits.
     pub fn read(&self, name: &str) -> Result<Tensor, CheckpointError> {
-        let file = self.map.file();
         if let Some(entry) = self.get(name) {
-            return Ok(entry.read(file.bytes));
+            return Ok(entry.read(self.files[entry.file].file().bytes));
         }
-        let (path, tensor) = (file.path.into(), name.into());
+        let (path, tensor) = (self.path.clone(), name.into());
         Err(match self.index.skipped.get(name) {
             Some(found) => CheckpointError::NotWeights { path, tensor, found: found.clone() },
             None => CheckpointError::Missing { path, tensor, count: self.index.entries.len() },

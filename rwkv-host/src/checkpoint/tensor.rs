@@ -50,8 +50,12 @@ pub struct Entry {
     pub dtype: Dtype,
     /// Distance in values between neighbours along each dimension.
     strides: Vec<usize>,
-    /// Bytes of the file from the first value up to the end of the last.
-    span: Range<usize>,
+    /// Index of the first value in the storage.
+    offset: usize,
+    /// Bytes of the file that hold the values, those of other tensors perhaps included.
+    storage: Range<usize>,
+    /// Which of the checkpoint's files it is.
+    pub(super) file: usize,
 }
 
 /// The values of one tensor.
@@ -88,7 +92,7 @@ impl View {
 
     /// Checks that every value lies within the storage and the storage within the file.
     pub(super) fn check(mut self, file: File<'_>, name: &str) -> Result<Entry, CheckpointError> {
-        let Some(span) = self.span().filter(|span| span.end <= file.bytes.len()) else {
+        if self.storage.end > file.bytes.len() || !self.is_within() {
             return Err(CheckpointError::Bounds {
                 path: file.path.into(),
                 tensor: name.into(),
@@ -97,45 +101,41 @@ impl View {
                 strides: self.strides,
                 offset: self.offset,
             });
-        };
+        }
         if let [1, 1, _] = self.shape[..] {
             self.shape.drain(..2);
             self.strides.drain(..2);
         }
-        Ok(Entry { shape: self.shape, dtype: self.dtype, strides: self.strides, span })
+        let Self { dtype, storage, offset, shape, strides } = self;
+        Ok(Entry { shape, dtype, strides, offset, storage, file: 0 })
     }
 
     fn available(&self) -> usize {
         self.storage.len() / self.dtype.size()
     }
 
-    /// The bytes from the first value up to the end of the last, if they lie within the storage.
-    fn span(&self) -> Option<Range<usize>> {
+    /// Whether all values lie within the storage.
+    fn is_within(&self) -> bool {
         let rank = self.shape.len();
-        let count = self.shape.iter().try_fold(1, |count: usize, &n| count.checked_mul(n))?;
+        let count = self.shape.iter().try_fold(1, |count: usize, &n| count.checked_mul(n));
         // Strides of zero could make more values than there are bytes.
-        if rank > MAX_RANK || rank != self.strides.len() || count > self.available() {
-            return None;
+        if rank > MAX_RANK
+            || rank != self.strides.len()
+            || count.is_none_or(|count| count > self.available())
+        {
+            return false;
         }
-        if count == 0 {
-            return Some(self.storage.start..self.storage.start);
-        }
-        let last =
-            self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (n, stride)| {
-                at.checked_add((n - 1).checked_mul(*stride)?)
-            })?;
-        if last >= self.available() {
-            return None;
-        }
-        let byte = |value: usize| self.storage.start + value * self.dtype.size();
-        Some(byte(self.offset)..byte(last + 1))
+        let last = self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (n, stride)| {
+            at.checked_add(n.checked_sub(1)?.checked_mul(*stride)?)
+        });
+        count == Some(0) || last.is_some_and(|last| last < self.available())
     }
 }
 
 impl Entry {
     /// Decodes the values. `bytes` is the file that the entry was checked against.
     pub(super) fn read(&self, bytes: &[u8]) -> Tensor {
-        let bytes = &bytes[self.span.clone()];
+        let bytes = &bytes[self.storage.clone()];
         let data = match self.dtype {
             Dtype::F32 => self.decode(bytes, f32::from_le_bytes),
             Dtype::F16 => self.decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
@@ -145,13 +145,15 @@ impl Entry {
     }
 
     fn decode<const N: usize>(&self, bytes: &[u8], decode: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        // The count was checked with the span; an empty tensor may have any other dimension.
+        // The count was checked; an empty tensor may have any other dimension.
         if self.shape.contains(&0) {
             return Vec::new();
         }
         let mut data = Vec::with_capacity(self.shape.iter().product());
         let (values, _) = bytes.as_chunks();
-        gather(values, &self.shape, &self.strides, 0, &mut |value| data.push(decode(value)));
+        gather(values, &self.shape, &self.strides, self.offset, &mut |value| {
+            data.push(decode(value))
+        });
         data
     }
 }
