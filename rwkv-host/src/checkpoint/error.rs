@@ -68,6 +68,21 @@ pub enum CheckpointError {
         /// What was found and what was expected.
         problem: String,
     },
+    /// A tensor does not have the form in which its naming stores it.
+    #[error(
+        "{}: tensor `{tensor}` has shape {shape:?}, expected {expected}; export the model again",
+        path.display()
+    )]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// The name in the file.
+        tensor: String,
+        /// Its size along each dimension.
+        shape: Vec<usize>,
+        /// What the naming needs.
+        expected: String,
+    },
     /// Two tensors have one name.
     #[error(
         "{}: there are two tensors `{tensor}`, expected one; remove one of them or export the \

@@ -10,6 +10,7 @@
 
 mod error;
 mod map;
+mod names;
 mod opcode;
 mod pickle;
 mod rwkv_cpp;
@@ -153,12 +154,13 @@ impl Checkpoint {
     fn of(map: Map) -> Result<Self, CheckpointError> {
         let file = map.file();
         let path = file.path.to_owned();
-        let (files, container, index) = if shards::recognise(file.bytes) {
+        let (files, container, mut index) = if shards::recognise(file.bytes) {
             shards::open(file)?
         } else {
             let (container, index) = Index::read(file)?;
             (vec![map], container, index)
         };
+        index.entries = names::official(&path, index.entries)?;
         Ok(Self { path, files, container, index })
     }
 

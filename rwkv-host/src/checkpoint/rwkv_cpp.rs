@@ -38,13 +38,18 @@ pub(super) fn index(file: File<'_>) -> Result<Index, CheckpointError> {
     let version = Version::detect(&stored);
     let mut index = Index::new(version.decay_form());
     for (name, view) in stored {
-        let views = match name.strip_suffix(JOINED) {
-            Some(prefix) => split(file, prefix, &view)?,
-            None => vec![(name.to_owned(), official(version, width, name, view))],
+        let at = view.storage.start;
+        let entry = official(version, width, name, view).check(file, name)?;
+        let Some(prefix) = name.strip_suffix(JOINED) else {
+            index.entries.insert(name.to_owned(), entry);
+            continue;
         };
-        for (name, view) in views {
-            let entry = view.check(file, &name)?;
-            index.entries.insert(name, entry);
+        let Some(parts) = entry.parts(PARTS.len()) else {
+            let problem = format!("`{name}` has shape {:?}, expected [6, 1, C]", entry.shape);
+            return Err(file.damaged(Container::RwkvCpp, at, problem));
+        };
+        for (part, entry) in PARTS.into_iter().zip(parts) {
+            index.entries.insert(format!("{prefix}{part}"), entry);
         }
     }
     Ok(index)
@@ -79,25 +84,6 @@ impl Version {
             Self::V6 | Self::V7 => DecayForm::Raw,
         }
     }
-}
-
-/// Takes the joined token-shift weights `[6, 1, C]` apart.
-fn split(
-    file: File<'_>,
-    prefix: &str,
-    joined: &View,
-) -> Result<Vec<(String, View)>, CheckpointError> {
-    let [6, 1, width] = joined.shape[..] else {
-        let problem =
-            format!("`{prefix}{JOINED}` has shape {:?}, expected [6, 1, C]", joined.shape);
-        return Err(file.damaged(Container::RwkvCpp, joined.storage.start, problem));
-    };
-    let part = |(i, part)| {
-        let (shape, strides) = (vec![width], vec![1]);
-        let view = View { offset: i * width, shape, strides, ..joined.clone() };
-        (format!("{prefix}{part}"), view)
-    };
-    Ok(PARTS.into_iter().enumerate().map(part).collect())
 }
 
 /// Undoes what the converter does to shapes. `width` is the model's.

@@ -133,6 +133,37 @@ impl View {
 }
 
 impl Entry {
+    /// Exchanges the two innermost dimensions, if there are as many.
+    pub(super) fn transpose(&mut self) -> bool {
+        let rank = self.shape.len();
+        if rank >= 2 {
+            self.shape.swap(rank - 2, rank - 1);
+            self.strides.swap(rank - 2, rank - 1);
+        }
+        rank >= 2
+    }
+
+    /// The tensors along the first dimension, if there are `count` and they have dimensions left.
+    pub(super) fn parts(&self, count: usize) -> Option<Vec<Self>> {
+        let (&[first, ref shape @ ..], &[stride, ref strides @ ..]) =
+            (&self.shape[..], &self.strides[..])
+        else {
+            return None;
+        };
+        if first != count || shape.is_empty() {
+            return None;
+        }
+        // Dimensions of one before the last say nothing.
+        let ones = shape[..shape.len() - 1].iter().take_while(|&&size| size == 1).count();
+        let part = |i| Self {
+            shape: shape[ones..].to_vec(),
+            strides: strides[ones..].to_vec(),
+            offset: self.offset.saturating_add(stride.saturating_mul(i)),
+            ..self.clone()
+        };
+        Some((0..count).map(part).collect())
+    }
+
     /// Decodes the values. `bytes` is the file that the entry was checked against.
     pub(super) fn read(&self, bytes: &[u8]) -> Tensor {
         let bytes = &bytes[self.storage.clone()];
