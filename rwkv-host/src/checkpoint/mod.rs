@@ -8,6 +8,7 @@
 //! Nothing in a file is trusted: no input causes a panic, executes code, or takes more memory than
 //! a constant times the file's length.
 
+mod blocks;
 mod error;
 mod map;
 mod names;
@@ -28,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use blocks::Blocks;
 pub use error::{CheckpointError, PickleError};
 pub use tensor::{Dtype, Entry, Tensor};
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     CheckpointError, Container, DecayForm, Index,
+    blocks::Blocks,
     map::{Cursor, File},
     tensor::{Dtype, View},
 };
@@ -14,10 +15,25 @@ use super::{
 /// The first bytes of the file: 0x67676d66 in little-endian order.
 pub(super) const MAGIC: &[u8] = b"fmgg";
 
-/// Data types by their code in the file.
-const TYPES: [&str; 17] = [
-    "FP32", "FP16", "Q4_0", "Q4_1", "Q4_1_O", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0", "Q8_1",
-    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K",
+/// Data types by their code in the file, and what is read of them.
+const TYPES: [(&str, Option<Dtype>); 17] = [
+    ("FP32", Some(Dtype::F32)),
+    ("FP16", Some(Dtype::F16)),
+    ("Q4_0", Some(Dtype::Quantised(Blocks::Q4_0))),
+    ("Q4_1", Some(Dtype::Quantised(Blocks::Q4_1))),
+    ("Q4_1_O", None),
+    ("Q4_2", None),
+    ("Q4_3", None),
+    ("Q5_0", Some(Dtype::Quantised(Blocks::Q5_0))),
+    ("Q5_1", Some(Dtype::Quantised(Blocks::Q5_1))),
+    ("Q8_0", Some(Dtype::Quantised(Blocks::Q8_0))),
+    ("Q8_1", None),
+    ("Q2_K", None),
+    ("Q3_K", None),
+    ("Q4_K", None),
+    ("Q5_K", None),
+    ("Q6_K", None),
+    ("Q8_K", None),
 ];
 
 /// The token-shift weights of version 7, in the order in which the converter joins them.
@@ -25,8 +41,7 @@ const JOINED: &str = "x_rwkvag";
 const PARTS: [&str; 6] = ["x_r", "x_w", "x_k", "x_v", "x_a", "x_g"];
 
 pub(super) fn index(file: File<'_>) -> Result<Index, CheckpointError> {
-    let mut reader = Reader { file, input: Cursor::new(file.bytes) };
-    let width = reader.header()?;
+    let (mut reader, width) = Reader::new(file)?;
     let mut stored = BTreeMap::new();
     while !reader.input.rest().is_empty() {
         let at = reader.input.at();
@@ -130,21 +145,25 @@ fn swap_last(view: &mut View, rank: usize) {
 struct Reader<'a> {
     file: File<'a>,
     input: Cursor<'a>,
+    /// Blocks had another layout before version 101.
+    version: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the header: magic number, version, vocabulary, width, layers, data type. Only the
-    /// width is needed: sizes come from shapes, and each tensor names its own data type.
-    fn header(&mut self) -> Result<usize, CheckpointError> {
-        let [_, version, _, width, _, _] = self.words("the header")?;
+    /// Reads the header: magic number, version, vocabulary, width, layers, data type. Of the model
+    /// only the width is needed: sizes come from shapes, and each tensor names its own data type.
+    fn new(file: File<'a>) -> Result<(Self, usize), CheckpointError> {
+        let mut reader = Self { file, input: Cursor::new(file.bytes), version: 0 };
+        let [_, version, _, width, _, _] = reader.words("the header")?;
         if !matches!(version, 100 | 101) {
-            return Err(self.file.unsupported(
+            return Err(file.unsupported(
                 format!("rwkv.cpp file version {version} is"),
                 "version 100 or 101",
                 "convert the checkpoint with a current rwkv.cpp",
             ));
         }
-        Ok(width)
+        reader.version = version;
+        Ok((reader, width))
     }
 
     fn tensor(&mut self) -> Result<(&'a str, View), CheckpointError> {
@@ -163,14 +182,22 @@ impl<'a> Reader<'a> {
         let name = self.take(name_len, "a name")?;
         let name = std::str::from_utf8(name)
             .map_err(|_| self.damaged(at, "the name of a tensor is not in UTF-8".into()))?;
-        let dtype = match data_type {
-            0 => Dtype::F32,
-            1 => Dtype::F16,
-            other => return Err(self.quantised(name, other)),
+        let dtype = match TYPES.get(data_type) {
+            Some((_, Some(dtype))) => *dtype,
+            Some((found, None)) => return Err(self.foreign(name, found)),
+            None => return Err(self.foreign(name, &format!("data type {data_type}"))),
         };
-        let count = shape.iter().try_fold(dtype.size(), |n: usize, &m| n.checked_mul(m));
+        if matches!(dtype, Dtype::Quantised(_)) && self.version < 101 {
+            return Err(self.foreign(name, &format!("{dtype} in a file of version 100")));
+        }
+        let Some(len) = dtype.bytes(&shape) else {
+            let problem = format!(
+                "{dtype} tensor `{name}` has shape {shape:?}, expected rows of whole blocks"
+            );
+            return Err(self.damaged(at, problem));
+        };
         let start = self.input.at();
-        self.take(count.unwrap_or(usize::MAX), name)?;
+        self.take(len, name)?;
         Ok((name, View::contiguous(dtype, start..self.input.at(), shape)))
     }
 
@@ -195,12 +222,12 @@ impl<'a> Reader<'a> {
         self.file.damaged(Container::RwkvCpp, at, problem)
     }
 
-    fn quantised(&self, tensor: &str, data_type: usize) -> CheckpointError {
-        let found = match TYPES.get(data_type) {
-            Some(name) => format!("tensor `{tensor}`: {name} tensors are"),
-            None => format!("tensor `{tensor}`: data type {data_type} is"),
-        };
-        self.file.unsupported(found, "FP32 or FP16", "convert from the FP32 or FP16 file")
+    fn foreign(&self, tensor: &str, found: &str) -> CheckpointError {
+        self.file.unsupported(
+            format!("tensor `{tensor}`: {found} is"),
+            "FP32, FP16, Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0 in a file of version 101",
+            "convert from the FP32 or FP16 file",
+        )
     }
 }
 
@@ -335,8 +362,13 @@ mod tests {
         let mut bytes = container(&[("a", &[2])]);
         bytes[24 + 8] = 99;
         assert!(index_of(&bytes).unwrap_err().to_string().contains("data type 99"));
+        bytes[24 + 8] = 12;
+        assert!(index_of(&bytes).unwrap_err().to_string().contains("`a`: Q3_K is not"));
         bytes[24 + 8] = 9;
-        assert!(index_of(&bytes).unwrap_err().to_string().contains("`a`: Q8_0 tensors are not"));
+        assert!(index_of(&bytes).unwrap_err().to_string().contains("expected rows of whole"));
+        bytes[4] = 100;
+        let message = index_of(&bytes).unwrap_err().to_string();
+        assert!(message.contains("`a`: Q8_0 in a file of version 100 is not"), "{message}");
         bytes[4] = 102;
         assert!(index_of(&bytes).unwrap_err().to_string().contains("version 102"));
     }

@@ -4,7 +4,11 @@ use std::{fmt, ops::Range};
 
 use half::{bf16, f16};
 
-use super::{CheckpointError, map::File};
+use super::{
+    CheckpointError,
+    blocks::{self, Blocks},
+    map::File,
+};
 
 /// More dimensions than any weight has; bounds the recursion and what a shape may cost.
 pub(super) const MAX_RANK: usize = 8;
@@ -18,15 +22,27 @@ pub enum Dtype {
     F16,
     /// The upper half of an IEEE binary32.
     Bf16,
+    /// Integers in blocks of 32.
+    Quantised(Blocks),
 }
 
 impl Dtype {
-    /// Bytes per value.
-    pub fn size(self) -> usize {
+    /// Values that are stored together, and their bytes.
+    pub(super) fn unit(self) -> (usize, usize) {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => (1, 4),
+            Self::F16 | Self::Bf16 => (1, 2),
+            Self::Quantised(blocks) => (blocks::LEN, blocks.size()),
         }
+    }
+
+    /// Bytes of a tensor of this shape, unless its innermost dimension ends inside a block or the
+    /// number is out of all bounds.
+    pub(super) fn bytes(self, shape: &[usize]) -> Option<usize> {
+        let (len, bytes) = self.unit();
+        let count = shape.iter().try_fold(1, |count: usize, &n| count.checked_mul(n))?;
+        let whole = len == 1 || shape.last().is_some_and(|n| n.is_multiple_of(len));
+        if whole { (count / len).checked_mul(bytes) } else { None }
     }
 }
 
@@ -36,6 +52,7 @@ impl fmt::Display for Dtype {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
+            Self::Quantised(blocks) => return write!(f, "{blocks:?}"),
         })
     }
 }
@@ -111,7 +128,8 @@ impl View {
     }
 
     fn available(&self) -> usize {
-        self.storage.len() / self.dtype.size()
+        let (len, bytes) = self.dtype.unit();
+        self.storage.len() / bytes * len
     }
 
     /// Whether all values lie within the storage.
@@ -168,41 +186,41 @@ impl Entry {
     pub(super) fn read(&self, bytes: &[u8]) -> Tensor {
         let bytes = &bytes[self.storage.clone()];
         let data = match self.dtype {
-            Dtype::F32 => self.decode(bytes, f32::from_le_bytes),
-            Dtype::F16 => self.decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
-            Dtype::Bf16 => self.decode(bytes, |value| bf16::from_le_bytes(value).to_f32()),
+            Dtype::F32 => self.gather(bytes.as_chunks().0, |x| f32::from_le_bytes(*x)),
+            Dtype::F16 => self.gather(bytes.as_chunks().0, |x| f16::from_le_bytes(*x).to_f32()),
+            Dtype::Bf16 => self.gather(bytes.as_chunks().0, |x| bf16::from_le_bytes(*x).to_f32()),
+            Dtype::Quantised(blocks) => self.gather(&blocks.decode(bytes), |x| *x),
         };
         Tensor { shape: self.shape.clone(), data }
     }
 
-    fn decode<const N: usize>(&self, bytes: &[u8], decode: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    /// The values in row-major order.
+    fn gather<T>(&self, values: &[T], decode: impl Fn(&T) -> f32) -> Vec<f32> {
         // The count was checked; an empty tensor may have any other dimension.
         if self.shape.contains(&0) {
             return Vec::new();
         }
         let mut data = Vec::with_capacity(self.shape.iter().product());
-        let (values, _) = bytes.as_chunks();
-        gather(values, &self.shape, &self.strides, self.offset, &mut |value| {
-            data.push(decode(value))
-        });
+        let mut visit = |value: &T| data.push(decode(value));
+        gather(values, &self.shape, &self.strides, self.offset, &mut visit);
         data
     }
 }
 
 /// Visits the values of a view in row-major order.
-fn gather<T: Copy>(
+fn gather<T>(
     values: &[T],
     shape: &[usize],
     strides: &[usize],
     start: usize,
-    visit: &mut impl FnMut(T),
+    visit: &mut impl FnMut(&T),
 ) {
     match (shape, strides) {
-        (&[n], &[stride]) => (0..n).for_each(|i| visit(values[start + i * stride])),
+        (&[n], &[stride]) => (0..n).for_each(|i| visit(&values[start + i * stride])),
         (&[n, ref shape @ ..], &[stride, ref strides @ ..]) => {
             (0..n).for_each(|i| gather(values, shape, strides, start + i * stride, visit));
         }
-        _ => visit(values[start]),
+        _ => visit(&values[start]),
     }
 }
 
@@ -259,6 +277,26 @@ mod tests {
         assert!(matches!(read(beyond), Err(CheckpointError::Bounds { available: 2, .. })));
         let huge = View::contiguous(Dtype::F32, 0..32, vec![usize::MAX; 3]);
         assert!(matches!(read(huge), Err(CheckpointError::Bounds { .. })));
+    }
+
+    /// Two blocks of 32 values with the scale 1: -8 to 7, each twice, then all 0.
+    #[test]
+    fn blocks_are_read_through_any_view() {
+        let mut bytes = vec![0, 0x3c];
+        bytes.extend((0..16).map(|i| i << 4 | i));
+        bytes.extend([&[0, 0x3c][..], &[0x88; 16]].concat());
+        let file = File { path: Path::new("memory"), bytes: &bytes };
+        let dtype = Dtype::Quantised(Blocks::Q4_0);
+        assert_eq!(dtype.bytes(&[2, 32]), Some(36));
+        assert_eq!((dtype.bytes(&[32, 2]), dtype.bytes(&[])), (None, None));
+        let entry = View::contiguous(dtype, 0..36, vec![2, 32]).check(file, "t").unwrap();
+        let values = entry.read(&bytes).data;
+        assert!((0..64).all(|i| values[i] == if i < 32 { (i % 16) as f32 - 8. } else { 0. }));
+        let mut transposed = entry.clone();
+        assert!(transposed.transpose());
+        assert_eq!(transposed.read(&bytes).data[..4], [-8., 0., -7., 0.]);
+        assert_eq!(entry.parts(2).unwrap()[1].read(&bytes).data, [0.; 32]);
+        assert!(View::contiguous(dtype, 0..35, vec![2, 32]).check(file, "t").is_err());
     }
 
     #[test]
