@@ -19,8 +19,8 @@ pub enum CheckpointError {
     },
     /// The first bytes belong to no known container.
     #[error(
-        "{}: starts with the bytes {start:02x?}, expected a PyTorch zip (.pth), a .safetensors or \
-         an rwkv.cpp .bin file; give a checkpoint in one of these formats",
+        "{}: starts with the bytes {start:02x?}, expected a PyTorch zip (.pth), a .safetensors, an \
+         rwkv.cpp .bin or a .gguf file; give a checkpoint in one of these formats",
         path.display()
     )]
     Unrecognised {

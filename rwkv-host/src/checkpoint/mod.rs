@@ -1,4 +1,4 @@
-//! Reads checkpoints of RWKV models: PyTorch zip files, safetensors and rwkv.cpp files.
+//! Reads checkpoints of RWKV models: PyTorch zip files, safetensors, rwkv.cpp files and GGUF.
 //!
 //! A [`Checkpoint`] lists its tensors under their official names and decodes them one at a time
 //! from a memory map, so that a checkpoint larger than the memory converts. Whatever a container
@@ -10,6 +10,7 @@
 
 mod blocks;
 mod error;
+mod gguf;
 mod map;
 mod names;
 mod opcode;
@@ -66,6 +67,8 @@ pub enum Container {
     Safetensors,
     /// A `.bin` file of rwkv.cpp.
     RwkvCpp,
+    /// A file of llama.cpp.
+    Gguf,
 }
 
 impl Container {
@@ -75,6 +78,8 @@ impl Container {
             Some(Self::TorchZip)
         } else if bytes.starts_with(rwkv_cpp::MAGIC) {
             Some(Self::RwkvCpp)
+        } else if bytes.starts_with(gguf::MAGIC) {
+            Some(Self::Gguf)
         } else if safetensors::recognise(bytes) {
             Some(Self::Safetensors)
         } else {
@@ -89,6 +94,7 @@ impl fmt::Display for Container {
             Self::TorchZip => "PyTorch zip checkpoint",
             Self::Safetensors => "safetensors file",
             Self::RwkvCpp => "rwkv.cpp file",
+            Self::Gguf => "GGUF file",
         })
     }
 }
@@ -100,11 +106,17 @@ struct Index {
     /// Names of what cannot be a weight, and what it is instead.
     skipped: BTreeMap<String, String>,
     decay_form: DecayForm,
+    layer_norm_eps: Option<f32>,
 }
 
 impl Index {
     fn new(decay_form: DecayForm) -> Self {
-        Self { entries: BTreeMap::new(), skipped: BTreeMap::new(), decay_form }
+        Self {
+            entries: BTreeMap::new(),
+            skipped: BTreeMap::new(),
+            decay_form,
+            layer_norm_eps: None,
+        }
     }
 
     fn read(file: File<'_>) -> Result<(Container, Self), CheckpointError> {
@@ -124,6 +136,7 @@ impl Index {
             Container::TorchZip => torch::index(file),
             Container::Safetensors => safetensors::index(file),
             Container::RwkvCpp => rwkv_cpp::index(file),
+            Container::Gguf => gguf::index(file),
         }?;
         if index.entries.is_empty() {
             return Err(CheckpointError::Empty { path: file.path.into(), container });
@@ -176,7 +189,12 @@ impl Checkpoint {
         self.index.decay_form
     }
 
-    /// The tensors of 16- or 32-bit floats, by name.
+    /// The epsilon of the layer norm, if the file says it.
+    pub fn layer_norm_eps(&self) -> Option<f32> {
+        self.index.layer_norm_eps
+    }
+
+    /// The tensors of floats, by name.
     pub fn entries(&self) -> &BTreeMap<String, Entry> {
         &self.index.entries
     }

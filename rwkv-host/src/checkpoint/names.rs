@@ -83,6 +83,65 @@ const FLASH_LINEAR_ATTENTION: Naming = Naming {
     ],
 };
 
+/// Of GGUF for version 6.
+pub(super) const GGUF_6: Naming = Naming {
+    layers: "blk.",
+    outer: GGUF_OUTER,
+    inner: &[
+        ("attn_norm.", "ln1.", Same),
+        ("attn_norm_2.", "ln2.", Same),
+        ("time_mix_ln.", "att.ln_x.", Same),
+        ("time_mix_lerp_x.weight", "att.time_maa_x", Same),
+        ("time_mix_lerp_fused.weight", "att.time_maa_", Joined("wkvrg")),
+        ("time_mix_w1.weight", "att.time_maa_w1", Transposed),
+        ("time_mix_w2.weight", "att.time_maa_w2", Transposed),
+        ("time_mix_decay_w1.weight", "att.time_decay_w1", Transposed),
+        ("time_mix_decay_w2.weight", "att.time_decay_w2", Transposed),
+        ("time_mix_decay.weight", "att.time_decay", Same),
+        ("time_mix_first.weight", "att.time_faaaa", Same),
+        ("time_mix_", "att.", Same),
+        ("channel_mix_lerp_k.weight", "ffn.time_maa_k", Same),
+        ("channel_mix_lerp_r.weight", "ffn.time_maa_r", Same),
+        ("channel_mix_", "ffn.", Same),
+    ],
+};
+
+/// Of GGUF for version 7.
+pub(super) const GGUF_7: Naming = Naming {
+    layers: "blk.",
+    outer: GGUF_OUTER,
+    inner: &[
+        ("attn_norm.", "ln1.", Same),
+        ("attn_norm_2.", "ln2.", Same),
+        ("time_mix_ln.", "att.ln_x.", Same),
+        ("time_mix_lerp_fused.weight", "att.x_", Joined("rwkvag")),
+        ("time_mix_w0.weight", "att.w0", Same),
+        ("time_mix_w1.weight", "att.w1", Transposed),
+        ("time_mix_w2.weight", "att.w2", Transposed),
+        ("time_mix_a0.weight", "att.a0", Same),
+        ("time_mix_a1.weight", "att.a1", Transposed),
+        ("time_mix_a2.weight", "att.a2", Transposed),
+        ("time_mix_v0.weight", "att.v0", Same),
+        ("time_mix_v1.weight", "att.v1", Transposed),
+        ("time_mix_v2.weight", "att.v2", Transposed),
+        ("time_mix_g1.weight", "att.g1", Transposed),
+        ("time_mix_g2.weight", "att.g2", Transposed),
+        ("time_mix_k_k.weight", "att.k_k", Same),
+        ("time_mix_k_a.weight", "att.k_a", Same),
+        ("time_mix_r_k.weight", "att.r_k", Same),
+        ("time_mix_", "att.", Same),
+        ("channel_mix_lerp_k.weight", "ffn.x_k", Same),
+        ("channel_mix_", "ffn.", Same),
+    ],
+};
+
+const GGUF_OUTER: &[Row] = &[
+    ("token_embd.", "emb.", Same),
+    ("token_embd_norm.", "blocks.0.ln0.", Same),
+    ("output_norm.", "ln_out.", Same),
+    ("output.", "head.", Same),
+];
+
 const OFFICIAL: Naming = Naming { layers: "blocks.", outer: &[], inner: &[] };
 
 /// What wrappers of a model put before every name.

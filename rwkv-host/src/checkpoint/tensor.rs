@@ -71,6 +71,8 @@ pub struct Entry {
     offset: usize,
     /// Bytes of the file that hold the values, those of other tensors perhaps included.
     storage: Range<usize>,
+    /// How often the values are to be doubled.
+    doublings: u8,
     /// Which of the checkpoint's files it is.
     pub(super) file: usize,
 }
@@ -124,7 +126,7 @@ impl View {
             self.strides.drain(..2);
         }
         let Self { dtype, storage, offset, shape, strides } = self;
-        Ok(Entry { shape, dtype, strides, offset, storage, file: 0 })
+        Ok(Entry { shape, dtype, strides, offset, storage, doublings: 0, file: 0 })
     }
 
     fn available(&self) -> usize {
@@ -161,6 +163,29 @@ impl Entry {
         rank >= 2
     }
 
+    /// Splits the innermost dimension into groups of `size`, if it is a multiple of that.
+    pub(super) fn split_last(&mut self, size: usize) -> bool {
+        let (Some(last), Some(&stride)) = (self.shape.last_mut(), self.strides.last()) else {
+            return false;
+        };
+        if size == 0 || !last.is_multiple_of(size) {
+            return false;
+        }
+        *last /= size;
+        self.shape.push(size);
+        if let Some(last) = self.strides.last_mut() {
+            *last = stride.saturating_mul(size);
+        }
+        self.strides.push(stride);
+        true
+    }
+
+    /// Has every value doubled so many times, if an f32 has the power of two.
+    pub(super) fn double(&mut self, times: usize) -> bool {
+        self.doublings = u8::try_from(times).unwrap_or(u8::MAX);
+        self.doublings <= 127
+    }
+
     /// The tensors along the first dimension, if there are `count` and they have dimensions left.
     pub(super) fn parts(&self, count: usize) -> Option<Vec<Self>> {
         let (&[first, ref shape @ ..], &[stride, ref strides @ ..]) =
@@ -185,12 +210,16 @@ impl Entry {
     /// Decodes the values. `bytes` is the file that the entry was checked against.
     pub(super) fn read(&self, bytes: &[u8]) -> Tensor {
         let bytes = &bytes[self.storage.clone()];
-        let data = match self.dtype {
+        let mut data = match self.dtype {
             Dtype::F32 => self.gather(bytes.as_chunks().0, |x| f32::from_le_bytes(*x)),
             Dtype::F16 => self.gather(bytes.as_chunks().0, |x| f16::from_le_bytes(*x).to_f32()),
             Dtype::Bf16 => self.gather(bytes.as_chunks().0, |x| bf16::from_le_bytes(*x).to_f32()),
             Dtype::Quantised(blocks) => self.gather(&blocks.decode(bytes), |x| *x),
         };
+        if self.doublings > 0 {
+            let power = f32::from_bits((127 + u32::from(self.doublings)) << 23);
+            data.iter_mut().for_each(|x| *x *= power);
+        }
         Tensor { shape: self.shape.clone(), data }
     }
 

@@ -118,7 +118,7 @@ fn refusal(bytes: &[u8]) -> String {
 #[test]
 fn unknown_and_empty_files_are_refused() {
     assert!(refusal(b"").contains("starts with the bytes []"));
-    assert!(refusal(b"GGUF\x03\0\0\0\0").contains("[47, 47, 55, 46, 03, 00, 00, 00]"));
+    assert!(refusal(b"GGML\x03\0\0\0\0").contains("[47, 47, 4d, 4c, 03, 00, 00, 00]"));
     assert!(refusal(b"\x80\x02\x8a\x0al\xfc\x9cF").contains("before version 1.6"));
     assert!(refusal(b"\x02\0\0\0\0\0\0\0{}").contains("holds no tensor"));
 }

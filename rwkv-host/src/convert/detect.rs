@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 pub struct Detected {
     /// The version.
     pub version: Version,
-    /// The dimensions, with the official epsilons.
+    /// The dimensions, with the official epsilons where the checkpoint says no others.
     pub dims: Dims,
 }
 
@@ -95,7 +95,7 @@ pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
         head_size: head_size as u32,
         ranks,
         deep_rank,
-        layer_norm_eps: 1e-5,
+        layer_norm_eps: checkpoint.layer_norm_eps().unwrap_or(1e-5),
         group_norm_eps: if version.has_heads() { 64e-5 } else { 0.0 },
     };
     if version.has_heads()
