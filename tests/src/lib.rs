@@ -1,7 +1,10 @@
 //! What the end-to-end tests share: models, images and the memory to run them.
 
+mod containers;
 pub mod damage;
+mod gguf;
 pub mod random;
+mod rwkv_cpp;
 
 use std::path::{Path, PathBuf};
 

@@ -3,9 +3,9 @@
 
 use std::{fs, io::Write, path::PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
-use crate::xorshift;
+use crate::{containers, gguf, xorshift};
 
 /// The versions that there are.
 pub const VERSIONS: [&str; 7] = ["4", "5.0", "5.1", "5.2", "6", "7", "7a"];
@@ -13,16 +13,38 @@ pub const VERSIONS: [&str; 7] = ["4", "5.0", "5.1", "5.2", "6", "7", "7a"];
 /// How a random model lies in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
+    /// What PyTorch saves, with official names.
+    Torch,
     /// Safetensors with official names.
     Safetensors,
-    /// What the converter of rwkv.cpp makes of it.
+    /// Safetensors with the names of Hugging Face, for versions 4 to 6.
+    HuggingFace,
+    /// Safetensors with the names of flash-linear-attention, for version 7.
+    FlashLinearAttention,
+    /// The same with the weights of the token shift joined.
+    FlashLinearAttentionJoined,
+    /// What the converter of rwkv.cpp makes of it; it knows no version 7a.
     RwkvCpp,
+    /// What the converter of llama.cpp makes of it, for versions 6 and 7.
+    Gguf,
 }
 
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    values: Vec<f32>,
+/// How the matrices of a file are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Exactly.
+    F32,
+    /// Rounded to IEEE binary16.
+    F16,
+    /// Rounded to bfloat16.
+    Bf16,
+}
+
+#[derive(Clone)]
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
 }
 
 fn golden(version: &str, extension: &str) -> PathBuf {
@@ -51,10 +73,49 @@ fn tensors(version: &str) -> Vec<Tensor> {
 /// # Panics
 /// If there is none.
 pub fn checkpoint(version: &str, container: Container) -> NamedTempFile {
-    file(&match container {
-        Container::Safetensors => safetensors(&tensors(version)),
-        Container::RwkvCpp => rwkv_cpp(tensors(version)),
-    })
+    checkpoint_in(version, container, Precision::F32)
+}
+
+/// The checkpoint of a version, its matrices in some precision.
+///
+/// # Panics
+/// If there is none.
+pub fn checkpoint_in(version: &str, container: Container, precision: Precision) -> NamedTempFile {
+    file(&containers::bytes(container, tensors(version), precision))
+}
+
+/// A safetensors file with official names whose matrices were rounded, as a container does it,
+/// before they were stored exactly.
+///
+/// # Panics
+/// If there is none.
+pub fn rounded(version: &str, container: Container, precision: Precision) -> NamedTempFile {
+    let mut tensors = tensors(version);
+    let rescaled = container == Container::Gguf && version == "6";
+    for tensor in tensors.iter_mut().filter(|tensor| containers::is_matrix(tensor)) {
+        let power = if rescaled { gguf::rescale(&tensor.name) } else { 1.0 };
+        let round = |x: &mut f32| *x = containers::round(*x / power, precision) * power;
+        tensor.values.iter_mut().for_each(round);
+    }
+    file(&safetensors(&tensors))
+}
+
+/// A folder of two shards with the names of Hugging Face, and their index.
+///
+/// # Panics
+/// If there is no such version.
+pub fn sharded(version: &str) -> TempDir {
+    containers::sharded(tensors(version))
+}
+
+/// Name, shape and CRC-32 of every tensor of a GGUF file, and what the converter of llama.cpp
+/// writes of them: see `golden/versions/make_gguf.py`.
+///
+/// # Panics
+/// If there is no such version.
+pub fn gguf_listing(version: &str) -> (String, String) {
+    let expected = fs::read_to_string(golden(version, "gguf.txt")).expect("the listing");
+    (gguf::listing(tensors(version)), expected)
 }
 
 /// A checkpoint with official names that holds one more tensor.
@@ -84,102 +145,5 @@ pub fn expected(version: &str) -> (Vec<u32>, Vec<f32>) {
 }
 
 fn safetensors(tensors: &[Tensor]) -> Vec<u8> {
-    let (mut entries, mut data) = (Vec::new(), Vec::new());
-    for Tensor { name, shape, values } in tensors {
-        let start = data.len();
-        data.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-        let end = data.len();
-        entries.push(format!(
-            r#""{name}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{end}]}}"#
-        ));
-    }
-    let header = format!("{{{}}}", entries.join(","));
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.bytes());
-    file.append(&mut data);
-    file
-}
-
-fn rwkv_cpp(tensors: Vec<Tensor>) -> Vec<u8> {
-    let words = |words: &[usize]| -> Vec<u8> {
-        words.iter().flat_map(|word| (*word as u32).to_le_bytes()).collect()
-    };
-    let has = |part: &str| tensors.iter().any(|t| t.name.contains(part));
-    let (four, six) = (!has("att.ln_x"), has("time_maa"));
-    let [vocab, dim] = tensors[0].shape[..] else { panic!("the embedding comes first") };
-    let mut file = words(&[0x6767_6d66, 101, vocab, dim, 2, 0]);
-    for mut tensor in join(tensors) {
-        if !six {
-            map(&mut tensor, four);
-        }
-        if is_low_rank(&tensor.name) {
-            transpose(&mut tensor);
-        }
-        let Tensor { name, mut shape, values } = tensor;
-        if six && name.ends_with("time_decay") {
-            shape = vec![3, dim / 3];
-        }
-        if !name.ends_with("x_rwkvag") {
-            shape.retain(|size| *size != 1);
-        }
-        if !four && (name.ends_with("time_decay") || name.ends_with("time_faaaa")) {
-            shape.push(1);
-        }
-        file.extend(words(&[shape.len(), name.len(), 0]));
-        file.extend(shape.iter().rev().flat_map(|size| words(&[*size])));
-        file.extend(name.bytes());
-        file.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-    }
-    file
-}
-
-/// The token-shift weights of version 7's time mix as one tensor.
-fn join(tensors: Vec<Tensor>) -> Vec<Tensor> {
-    let mut joined: Vec<Tensor> = Vec::new();
-    for mut tensor in tensors {
-        if tensor.name.ends_with(".att.x_r") {
-            tensor.name.push_str("wkvag");
-        } else if let (Some(last), true) = (joined.last_mut(), tensor.name.contains(".att.x_")) {
-            last.values.append(&mut tensor.values);
-            last.shape[0] += 1;
-            continue;
-        }
-        joined.push(tensor);
-    }
-    joined
-}
-
-fn is_low_rank(name: &str) -> bool {
-    let Some((_, part)) = name.split_once(".att.") else { return false };
-    let goose = ["w1", "w2", "a1", "a2", "v1", "v2", "g1", "g2"].contains(&part);
-    goose || part == "time_maa_w1" || part == "time_maa_w2" || part.contains("decay_w")
-}
-
-/// The decay and the bonus of versions 4 and 5 as the recurrence wants them.
-fn map(tensor: &mut Tensor, four: bool) {
-    use rwkv_core::math::exp;
-    if four {
-        if tensor.name.ends_with("time_decay") {
-            tensor.values.iter_mut().for_each(|w| *w = -exp(*w));
-        }
-        return;
-    }
-    if tensor.name.ends_with("time_decay") {
-        tensor.values.iter_mut().for_each(|w| *w = exp(-exp(*w)));
-    }
-    if tensor.name.ends_with("time_first") {
-        tensor.values.iter_mut().for_each(|w| *w = exp(*w));
-        tensor.shape.extend([1, 1]);
-    }
-}
-
-/// Exchanges the last two dimensions.
-fn transpose(tensor: &mut Tensor) {
-    let [.., rows, cols] = tensor.shape[..] else { return };
-    for matrix in tensor.values.chunks_exact_mut(rows * cols) {
-        let old = matrix.to_vec();
-        (0..rows * cols).for_each(|i| matrix[i] = old[i % rows * cols + i / rows]);
-    }
-    let rank = tensor.shape.len();
-    tensor.shape.swap(rank - 2, rank - 1);
+    containers::safetensors(tensors, Precision::F32)
 }

@@ -97,7 +97,7 @@ struct Model {
     alignment: usize,
     layer_norm_eps: f32,
     head_size: usize,
-    /// Layers after which a division by two is made up for; 0 for none.
+    /// After so many layers, values are divided by two once more; 0 for never.
     rescale_every: usize,
 }
 
@@ -147,7 +147,8 @@ impl Model {
             alignment,
             layer_norm_eps,
             head_size: whole(&format!("{architecture}.wkv.head_size"), None)?,
-            rescale_every: whole(&format!("{architecture}.rescale_every_n_layers"), Some(0))?,
+            // Version 7 is not rescaled, whatever the file says.
+            rescale_every: whole("rwkv6.rescale_every_n_layers", Some(0))?,
         })
     }
 

@@ -110,6 +110,16 @@ fn foreign_models_and_types_are_named() {
         let message = refusal(&model("rwkv7", &[("a", &[32], kind, 0)], &[]));
         assert!(message.contains(expected), "{message}");
     }
+    for (kind, expected) in [
+        (2, Blocks::Q4_0),
+        (3, Blocks::Q4_1),
+        (6, Blocks::Q5_0),
+        (7, Blocks::Q5_1),
+        (8, Blocks::Q8_0),
+    ] {
+        let index = index_of(&model("rwkv7", &[("a", &[32], kind, 0)], &[0; 34])).unwrap();
+        assert_eq!(index.entries["a"].dtype, Dtype::Quantised(expected));
+    }
     let mut bytes = model("rwkv7", &[], &[]);
     bytes[4] = 1;
     assert!(refusal(&bytes).contains("GGUF version 1 is"));
@@ -142,10 +152,11 @@ fn contradictions_are_refused() {
         (&[("a", &[4], 8, 0)], "block"),
         (&[("a", &[4], 0, 0), ("a", &[4], 0, 0)], "twice"),
         (&[("blk.0.time_mix_r_k.weight", &[3], 0, 0)], "heads"),
-        (&[("blk.999.time_mix_output.weight", &[2, 2], 0, 0)], "rescale"),
     ] {
         damaged(&model("rwkv7", infos, &data), why);
     }
+    let deep = [("blk.999.time_mix_output.weight", &[2, 2][..], 0, 0)];
+    damaged(&model("rwkv6", &deep, &data), "rescale");
     let pair = |kind: u32, value: &[u8]| file(&[("a", kind, value.to_vec())], &[], &[]);
     damaged(&pair(9, &[9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), "an array of arrays");
     damaged(&pair(9, &[[8, 0, 0, 0].as_slice(), &[0xff; 8]].concat()), "an endless array of texts");
