@@ -50,6 +50,7 @@ pub mod model;
 pub mod op;
 pub mod poll;
 pub mod sampler;
+pub mod saved;
 mod session;
 mod soft;
 mod state;

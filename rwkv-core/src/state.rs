@@ -102,6 +102,27 @@ impl<'a> StateView<'a> {
         *self.broken = false;
     }
 
+    /// Takes over the values of a saved state, in the order of [`StateView::words`].
+    ///
+    /// # Errors
+    /// [`Error::StateSize`] if they are too few or too many: the state is broken then.
+    pub fn restore(&mut self, words: impl IntoIterator<Item = f32>) -> Result<(), Error> {
+        *self.broken = true;
+        let needed = self.len() as u32;
+        let mut words = words.into_iter();
+        let mut given = 0;
+        for (value, word) in self.shift.iter_mut().chain(&mut *self.recurrent).zip(&mut words) {
+            *value = word;
+            given += 1;
+        }
+        given += words.count() as u32;
+        if given != needed {
+            return Err(Error::StateSize { needed, given });
+        }
+        *self.broken = false;
+        Ok(())
+    }
+
     /// The same view for a shorter time.
     pub const fn reborrow(&mut self) -> StateView<'_> {
         StateView {

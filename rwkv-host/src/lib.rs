@@ -4,6 +4,7 @@
 //! - [`checkpoint`] reads what people have, tensor by tensor;
 //! - [`convert`] writes the flash image, in the order the model text asks for;
 //! - [`prefill`] runs a whole prompt at once;
+//! - [`state`] saves what a prompt left behind;
 //! - [`eval`] says how close an image is to its checkpoint;
 //! - [`quantize`] rounds matrices to integers;
 //! - [`tokenizer`] reads vocabularies and puts them into images;
@@ -24,5 +25,6 @@ pub mod memory;
 pub mod prefill;
 pub mod profile;
 pub mod quantize;
+pub mod state;
 pub mod tokenizer;
 pub mod validate;

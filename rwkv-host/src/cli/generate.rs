@@ -5,20 +5,24 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use rwkv_core::{Model, sampler::Sampler, stream::InPlace};
 
-use super::{Prompt, Sampling, Text, TokenizerFile};
-use crate::{memory::Memory, prefill::prefill};
+use super::{Begun, Sampling, Start, Text};
+use crate::{
+    prefill::prefill,
+    state::{self, Place},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
     /// The image
     image: PathBuf,
     #[command(flatten)]
-    prompt: Prompt,
-    #[command(flatten)]
-    tokenizer: TokenizerFile,
+    start: Start,
     /// Tokens to generate
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 256)]
     count: usize,
+    /// Save the state here, with the last token pending
+    #[arg(long, value_name = "OUT.state")]
+    save_state: Option<PathBuf>,
     #[command(flatten)]
     sampling: Sampling,
 }
@@ -26,10 +30,10 @@ pub(super) struct GenerateArgs {
 pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let tokenizer = args.tokenizer.open(&image)?;
-    let tokens = args.prompt.tokens(&image, &tokenizer)?;
+    let tokenizer = args.start.tokenizer.open(&image)?;
+    let begun = args.start.begin(&image, &tokenizer)?;
+    let Begun { mut memory, position, tokens, pending } = begun;
     let mut sampler = Sampler::new(args.sampling.config())?;
-    let mut memory = Memory::new(&image);
     let mut text = Text::default();
 
     let start = Instant::now();
@@ -40,10 +44,12 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let (mut state, scratch) = memory.split(&image)?;
     let mut model = Model::new(*image.header(), InPlace::new(image.words()), scratch)?;
-    tokens.iter().for_each(|token| text.push(tokenizer.decode(*token)));
+    tokens.iter().skip(pending).for_each(|token| text.push(tokenizer.decode(*token)));
+    let mut last = None;
     for index in 0..args.count {
         let token = sampler.finish()?;
         text.push(tokenizer.decode(token));
+        last = Some(token);
         if index + 1 < args.count {
             sampler.begin();
             model.step(state.reborrow(), token, &mut sampler)?;
@@ -60,5 +66,10 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         args.count.saturating_sub(1) as f64 / wrote,
         100.0 * columns.live as f64 / columns.all.max(1) as f64
     );
+    if let Some(path) = &args.save_state {
+        let read = (tokens.len() + args.count.saturating_sub(1)) as u64;
+        let place = Place { position: position.saturating_add(read), pending: last };
+        state::write(path, &image, &mut memory, place)?;
+    }
     Ok(())
 }

@@ -4,17 +4,15 @@ use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 
-use super::{Prompt, TokenizerFile};
-use crate::{file, memory::Memory, prefill::prefill};
+use super::{Begun, Start};
+use crate::{file, prefill::prefill};
 
 #[derive(Debug, Args)]
 pub(super) struct LogitsArgs {
     /// The image
     image: PathBuf,
     #[command(flatten)]
-    prompt: Prompt,
-    #[command(flatten)]
-    tokenizer: TokenizerFile,
+    start: Start,
     /// Write little-endian f32 here instead of text to standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -23,9 +21,8 @@ pub(super) struct LogitsArgs {
 pub(super) fn command(args: &LogitsArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let tokenizer = args.tokenizer.open(&image)?;
-    let tokens = args.prompt.tokens(&image, &tokenizer)?;
-    let mut memory = Memory::new(&image);
+    let tokenizer = args.start.tokenizer.open(&image)?;
+    let Begun { mut memory, tokens, .. } = args.start.begin(&image, &tokenizer)?;
     let mut logits = vec![0.0f32; image.header().dims.vocab as usize];
     prefill(&image, memory.state(&image)?, &tokens, &mut [logits.as_mut_slice()])?;
     match &args.output {

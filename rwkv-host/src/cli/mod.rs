@@ -5,6 +5,8 @@ mod eval;
 mod generate;
 mod info;
 mod logits;
+mod prefill;
+mod start;
 mod tokens;
 
 use std::{
@@ -20,6 +22,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rwkv_core::{Image, sampler::SamplerConfig, tokenizer::Utf8Stream};
 
 use crate::tokenizer::{Tokenizer, TokenizerError};
+
+pub use start::{Begun, Start};
 
 /// RWKV language models for microcontrollers: convert, inspect, run, prove.
 #[derive(Debug, Parser)]
@@ -39,6 +43,8 @@ enum Command {
     Tokens(tokens::TokensArgs),
     /// Print or save the logits after a prompt
     Logits(logits::LogitsArgs),
+    /// Save the state after a prompt
+    Prefill(prefill::PrefillArgs),
     /// Continue a prompt
     Generate(generate::GenerateArgs),
     /// Say how well an image predicts a text, and how close it is to its checkpoint
@@ -59,6 +65,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::command(&args),
         Command::Tokens(args) => tokens::command(&args),
         Command::Logits(args) => logits::command(&args),
+        Command::Prefill(args) => prefill::command(&args),
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),
         Command::Validate(args) => return crate::validate::command(args),
@@ -80,6 +87,11 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// Whether there is one.
+    pub const fn is_given(&self) -> bool {
+        self.prompt.is_some() || self.prompt_file.is_some()
+    }
+
     /// The bytes of the prompt.
     ///
     /// # Errors

@@ -1,0 +1,42 @@
+//! `rwkv prefill`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Start, start::Begun};
+use crate::{
+    prefill::prefill,
+    state::{self, Place},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct PrefillArgs {
+    /// The image
+    image: PathBuf,
+    #[command(flatten)]
+    start: Start,
+    /// The state to write
+    #[arg(short, long, value_name = "OUT.state")]
+    output: PathBuf,
+}
+
+pub(super) fn command(args: &PrefillArgs) -> anyhow::Result<()> {
+    let file = super::read_image(&args.image)?;
+    let image = file.open_named(&args.image)?;
+    let tokenizer = args.start.tokenizer.open(&image)?;
+    let Begun { mut memory, position, tokens, .. } = args.start.begin(&image, &tokenizer)?;
+    // The last token is read by whoever goes on: only reading it gives its logits.
+    let [read @ .., pending] = tokens.as_slice() else { return Ok(()) };
+    prefill::<&mut [f32]>(&image, memory.state(&image)?, read, &mut [])?;
+    let position = position.saturating_add(read.len() as u64);
+    let place = Place { position, pending: Some(*pending) };
+    state::write(&args.output, &image, &mut memory, place)?;
+    eprintln!(
+        "{}: {position} tokens read, one pending; next: rwkv generate {} --state {}",
+        args.output.display(),
+        args.image.display(),
+        args.output.display(),
+    );
+    Ok(())
+}
