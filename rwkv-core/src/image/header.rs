@@ -118,8 +118,6 @@ codes! {
         DeepEmbed = 7,
         /// The vocabulary, where it is not the bytes.
         Tokenizer = 4,
-        /// A state to start from instead of the usual one.
-        StartState = 5,
         /// JSON: where the model comes from, its licence, the folded `ln0`.
         Metadata = 6,
     }
@@ -128,7 +126,7 @@ codes! {
 impl SectionKind {
     /// Whether it may be absent: such sections follow the head, in the order of their codes.
     pub const fn is_optional(self) -> bool {
-        matches!(self, Self::Tokenizer | Self::StartState | Self::Metadata)
+        matches!(self, Self::Tokenizer | Self::Metadata)
     }
 }
 
@@ -333,7 +331,7 @@ impl Header {
 
     /// Checks the header's CRC, and that the section table is the one that this version needs:
     /// embedding, DeepEmbed table if any, layers in order, head, then at most one each of
-    /// tokenizer, start state and metadata, without gaps; the tokenizer's if the header names it.
+    /// tokenizer and metadata, without gaps; the tokenizer's if the header names it.
     ///
     /// # Errors
     /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].

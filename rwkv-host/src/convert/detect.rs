@@ -14,8 +14,8 @@ pub struct Detected {
     pub dims: Dims,
 }
 
-/// Sections for embedding, DeepEmbed, head, tokenizer, start state and metadata are left free.
-const MAX_LAYERS: u32 = MAX_SECTIONS as u32 - 6;
+/// Sections for embedding, DeepEmbed, head, tokenizer and metadata are left free.
+const MAX_LAYERS: u32 = MAX_SECTIONS as u32 - 5;
 
 /// Names that every version has.
 const COMMON: [&str; 5] = [
