@@ -30,6 +30,11 @@ fn lints() -> Vec<Step> {
     let mut steps = vec![
         cargo(".", &["fmt", "--all", "--check"]),
         cargo(".", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        step("cargo clippy of rwkv-host with neox", || {
+            let mut clippy = job::cargo(".");
+            clippy.args(["clippy", "--quiet", "--package", "rwkv-host", "--features", "neox"]);
+            job::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
+        }),
     ];
     for board in BOARDS {
         steps.push(cargo(board, &["fmt", "--check"]));
@@ -93,6 +98,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
         steps.push(step(format!("no software floats in {board}"), move || no_soft_floats(board)));
     }
     steps.push(cargo(".", &["test", "--workspace", "--no-fail-fast"]));
+    steps.push(step("cargo test of the tokenizers with neox", || {
+        let mut test = job::cargo(".");
+        test.args(["test", "--quiet", "--package", "rwkv-host", "--features", "neox"]);
+        job::run(test.args(["--lib", "tokenizer"]))
+    }));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
     steps.push(step("cargo xtask panics", panics::run));
     steps.push(step("cargo xtask suite", || {
