@@ -151,19 +151,19 @@ type Entries = BTreeMap<String, Entry>;
 
 /// The tensors under their official names. Names of no known naming stay as they are.
 pub(super) fn official(path: &Path, mut entries: Entries) -> Result<Entries, CheckpointError> {
-    loop {
+    // Each wrapper once, in any order: a hostile name could go on for ever.
+    for _ in 0..=WRAPPERS.len() {
         for naming in [OFFICIAL, HUGGING_FACE, FLASH_LINEAR_ATTENTION] {
             if entries.keys().any(|name| name.starts_with(naming.layers)) {
                 return naming.rename(path, entries);
             }
         }
         let wraps = |wrapper: &&str| entries.keys().all(|name| name.starts_with(wrapper));
-        let Some(wrapper) = WRAPPERS.into_iter().find(wraps).filter(|_| !entries.is_empty()) else {
-            return Ok(entries);
-        };
+        let Some(wrapper) = WRAPPERS.into_iter().find(wraps) else { break };
         let strip = |(name, entry): (String, Entry)| (name[wrapper.len()..].to_owned(), entry);
         entries = entries.into_iter().map(strip).collect();
     }
+    Ok(entries)
 }
 
 impl Naming {
@@ -317,6 +317,8 @@ mod tests {
         );
         check(&["module.blocks.0.ln1.bias", "x"], &["module.blocks.0.ln1.bias", "x"]);
         check(&["module.", "module.module."], &["", "module."]);
+        let endless = "module.".repeat(1 << 20);
+        check(&[&endless], &[&endless["module.".len() * 5..]]);
     }
 
     #[test]
