@@ -88,8 +88,7 @@ pub(crate) fn safetensors(tensors: &[Tensor], precision: Precision) -> Vec<u8> {
 }
 
 /// Two shards and their index.
-pub(crate) fn sharded(mut tensors: Vec<Tensor>) -> TempDir {
-    tensors.iter_mut().for_each(hugging_face);
+pub(crate) fn sharded(tensors: &[Tensor]) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let mut places = Vec::new();
     for (i, tensors) in tensors.chunks(tensors.len().div_ceil(2)).enumerate() {
@@ -205,7 +204,7 @@ pub(crate) fn join(tensors: Vec<Tensor>, part: &str, joined: &str) -> Vec<Tensor
 }
 
 /// As the converters of `transformers` and of RWKV-World-HF-Tokenizer do it.
-fn hugging_face(tensor: &mut Tensor) {
+pub(crate) fn hugging_face(tensor: &mut Tensor) {
     let mut name = tensor.name.replace("emb.", "embeddings.").replace(".ln0.", ".pre_ln.");
     name = name.replace(".att.", ".attention.").replace(".ffn.", ".feed_forward.");
     for (letter, word) in [("k", "key"), ("v", "value"), ("r", "receptance"), ("g", "gate")] {

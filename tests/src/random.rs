@@ -125,12 +125,16 @@ pub fn rounded(version: &str, container: Container, precision: Precision) -> Nam
     file(&safetensors(&tensors))
 }
 
-/// A folder of two shards with the names of Hugging Face, and their index.
+/// A folder of two shards and their index, with the names of Hugging Face for versions before 7.
 ///
 /// # Panics
 /// If there is no such version.
 pub fn sharded(version: &str) -> TempDir {
-    containers::sharded(tensors(version))
+    let mut tensors = tensors(version);
+    if !version.starts_with('7') {
+        tensors.iter_mut().for_each(containers::hugging_face);
+    }
+    containers::sharded(&tensors)
 }
 
 /// Name, shape and CRC-32 of every tensor of a GGUF file, and what the converter of llama.cpp

@@ -48,7 +48,7 @@ fn safetensors_flash_linear_attention() {
 
 #[test]
 fn safetensors_sharded() {
-    for version in ["4", "5.2", "6"] {
+    for version in VERSIONS {
         let (folder, file) =
             (random::sharded(version), random::checkpoint(version, Container::Safetensors));
         let [found, expected] = [folder.path(), file.path()].map(|path| image(path, Weights::F32));

@@ -16,7 +16,7 @@ pub(crate) const VERSIONS: [&str; 7] = ["4", "5.0", "5.1", "5.2", "6", "7", "7a"
 pub(crate) struct Synthetic {
     /// A list's name.
     pub version: &'static str,
-    /// Half as wide as the list says: such a model fits into a `microbit`.
+    /// Half as wide as the list says, or less: such a model fits into a `microbit`.
     pub tiny: bool,
 }
 
@@ -64,7 +64,7 @@ impl Synthetic {
             let sizes = fields[1].split('x').map(str::parse);
             let mut shape = sizes.collect::<Result<Vec<usize>, _>>()?;
             if self.tiny {
-                shrink(&mut shape);
+                shrink(&mut shape, if self.version == "7a" { 16 } else { 24 });
             }
             let (offset, exponent): (f32, f32) = (fields[2].parse()?, fields[3].parse()?);
             let start = data.len();
@@ -83,18 +83,22 @@ impl Synthetic {
     }
 }
 
-/// Three heads of 8 instead of three of 16 or four of 12, and all else in proportion.
-fn shrink(shape: &mut [usize]) {
+/// Heads of 8 instead of three of 16 or four of 12, and all else about in proportion, so that a
+/// `microbit` has room for the model in any format.
+fn shrink(shape: &mut [usize], width: usize) {
     match shape {
-        [4, 12] | [3, 16] => shape.copy_from_slice(&[3, 8]),
-        [4] => shape.copy_from_slice(&[3]),
+        [4, 12] | [3, 16] => shape.copy_from_slice(&[width / 8, 8]),
+        [4] => shape.copy_from_slice(&[width / 8]),
+        // Version 6's rank of the token shift, for five inputs.
+        [48, 30] => shape.copy_from_slice(&[width, 15]),
+        [5, 6, 48] => shape.copy_from_slice(&[5, 3, width]),
         _ => shape.iter_mut().for_each(|size| {
             *size = match *size {
-                48 => 24,
+                48 => width,
                 100 => 52,
                 // The matrix of version 7a, and its side.
-                1024 => 64,
-                32 => 8,
+                1024 => 16,
+                32 => 4,
                 size => size,
             }
         }),

@@ -8,7 +8,6 @@ use std::{collections::BTreeMap, str};
 
 use super::{
     CheckpointError, Container, DecayForm, Index,
-    blocks::Blocks,
     map::{Cursor, File},
     names,
     tensor::{Dtype, Entry, View},
@@ -17,39 +16,11 @@ use super::{
 /// The first bytes of the file.
 pub(super) const MAGIC: &[u8] = b"GGUF";
 
-/// Data types by their code in the file, and what is read of them.
-const TYPES: [(&str, Option<Dtype>); 31] = [
-    ("F32", Some(Dtype::F32)),
-    ("F16", Some(Dtype::F16)),
-    ("Q4_0", Some(Dtype::Quantised(Blocks::Q4_0))),
-    ("Q4_1", Some(Dtype::Quantised(Blocks::Q4_1))),
-    ("Q4_2", None),
-    ("Q4_3", None),
-    ("Q5_0", Some(Dtype::Quantised(Blocks::Q5_0))),
-    ("Q5_1", Some(Dtype::Quantised(Blocks::Q5_1))),
-    ("Q8_0", Some(Dtype::Quantised(Blocks::Q8_0))),
-    ("Q8_1", None),
-    ("Q2_K", None),
-    ("Q3_K", None),
-    ("Q4_K", None),
-    ("Q5_K", None),
-    ("Q6_K", None),
-    ("Q8_K", None),
-    ("IQ2_XXS", None),
-    ("IQ2_XS", None),
-    ("IQ3_XXS", None),
-    ("IQ1_S", None),
-    ("IQ4_NL", None),
-    ("IQ3_S", None),
-    ("IQ2_S", None),
-    ("IQ4_XS", None),
-    ("I8", None),
-    ("I16", None),
-    ("I32", None),
-    ("I64", None),
-    ("F64", None),
-    ("IQ1_M", None),
-    ("BF16", Some(Dtype::Bf16)),
+/// Data types by their code in the file.
+const TYPES: [&str; 31] = [
+    "F32", "F16", "Q4_0", "Q4_1", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K",
+    "Q4_K", "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
+    "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64", "F64", "IQ1_M", "BF16",
 ];
 
 /// More dimensions than ggml has.
@@ -277,11 +248,11 @@ impl<'a> Reader<'a> {
         let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let shape = sizes.into_iter().rev().map(whole).collect();
         let kind = self.u32()?;
-        let found = match TYPES.get(kind as usize) {
-            Some((_, Some(dtype))) => return Ok((name, *dtype, shape, whole(self.u64()?))),
-            Some((found, None)) => (*found).to_owned(),
-            None => format!("type {kind}"),
-        };
+        let found = TYPES.get(kind as usize);
+        let found = found.map_or_else(|| format!("type {kind}"), |name| (*name).to_owned());
+        if let Some(dtype) = Dtype::named(&found) {
+            return Ok((name, dtype, shape, whole(self.u64()?)));
+        }
         Err(self.file.unsupported(
             format!("tensor `{name}`: {found} is"),
             "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1 or Q8_0",

@@ -14,13 +14,7 @@ use super::{CheckpointError, Container};
 #[derive(Debug)]
 pub(super) struct Map {
     path: PathBuf,
-    bytes: Bytes,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
+    bytes: Mmap,
 }
 
 impl Map {
@@ -36,22 +30,13 @@ impl Map {
             unsafe { Mmap::map(&file) }
         });
         match bytes {
-            Ok(bytes) => Ok(Self { path: path.into(), bytes: Bytes::Mapped(bytes) }),
+            Ok(bytes) => Ok(Self { path: path.into(), bytes }),
             Err(source) => Err(CheckpointError::Open { path: path.into(), source }),
         }
     }
 
-    /// A file that is in memory already.
-    pub(super) fn owned(path: &Path, bytes: Vec<u8>) -> Self {
-        Self { path: path.into(), bytes: Bytes::Owned(bytes) }
-    }
-
     pub(super) fn file(&self) -> File<'_> {
-        let bytes = match &self.bytes {
-            Bytes::Mapped(bytes) => bytes,
-            Bytes::Owned(bytes) => &bytes[..],
-        };
-        File { path: &self.path, bytes }
+        File { path: &self.path, bytes: &self.bytes }
     }
 }
 

@@ -155,20 +155,8 @@ impl Checkpoint {
     /// holds tensors of a quantised type, or no floating-point tensor at all.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let path = shards::locate(path)?;
-        Self::of(Map::open(&path)?)
-    }
-
-    /// As [`Checkpoint::open`], of a file in memory; `name` stands for its path.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open`].
-    pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
-        Self::of(Map::owned(name, bytes))
-    }
-
-    fn of(map: Map) -> Result<Self, CheckpointError> {
+        let map = Map::open(&path)?;
         let file = map.file();
-        let path = file.path.to_owned();
         let (files, container, mut index) = if shards::recognise(file.bytes) {
             shards::open(file)?
         } else {

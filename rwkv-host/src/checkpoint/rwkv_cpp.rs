@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use super::{
     CheckpointError, Container, DecayForm, Index,
-    blocks::Blocks,
     map::{Cursor, File},
     tensor::{Dtype, View},
 };
@@ -15,25 +14,10 @@ use super::{
 /// The first bytes of the file: 0x67676d66 in little-endian order.
 pub(super) const MAGIC: &[u8] = b"fmgg";
 
-/// Data types by their code in the file, and what is read of them.
-const TYPES: [(&str, Option<Dtype>); 17] = [
-    ("FP32", Some(Dtype::F32)),
-    ("FP16", Some(Dtype::F16)),
-    ("Q4_0", Some(Dtype::Quantised(Blocks::Q4_0))),
-    ("Q4_1", Some(Dtype::Quantised(Blocks::Q4_1))),
-    ("Q4_1_O", None),
-    ("Q4_2", None),
-    ("Q4_3", None),
-    ("Q5_0", Some(Dtype::Quantised(Blocks::Q5_0))),
-    ("Q5_1", Some(Dtype::Quantised(Blocks::Q5_1))),
-    ("Q8_0", Some(Dtype::Quantised(Blocks::Q8_0))),
-    ("Q8_1", None),
-    ("Q2_K", None),
-    ("Q3_K", None),
-    ("Q4_K", None),
-    ("Q5_K", None),
-    ("Q6_K", None),
-    ("Q8_K", None),
+/// Data types by their code in the file.
+const TYPES: [&str; 17] = [
+    "FP32", "FP16", "Q4_0", "Q4_1", "Q4_1_O", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0", "Q8_1",
+    "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K",
 ];
 
 /// The token-shift weights of version 7, in the order in which the converter joins them.
@@ -182,11 +166,10 @@ impl<'a> Reader<'a> {
         let name = self.take(name_len, "a name")?;
         let name = std::str::from_utf8(name)
             .map_err(|_| self.damaged(at, "the name of a tensor is not in UTF-8".into()))?;
-        let dtype = match TYPES.get(data_type) {
-            Some((_, Some(dtype))) => *dtype,
-            Some((found, None)) => return Err(self.foreign(name, found)),
-            None => return Err(self.foreign(name, &format!("data type {data_type}"))),
-        };
+        let found = TYPES
+            .get(data_type)
+            .map_or_else(|| format!("data type {data_type}"), |name| (*name).to_owned());
+        let dtype = Dtype::named(&found).ok_or_else(|| self.foreign(name, &found))?;
         if matches!(dtype, Dtype::Quantised(_)) && self.version < 101 {
             return Err(self.foreign(name, &format!("{dtype} in a file of version 100")));
         }

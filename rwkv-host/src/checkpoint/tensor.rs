@@ -27,6 +27,21 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// What ggml calls so, if it is read.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "F32" | "FP32" => Self::F32,
+            "F16" | "FP16" => Self::F16,
+            "BF16" => Self::Bf16,
+            "Q4_0" => Self::Quantised(Blocks::Q4_0),
+            "Q4_1" => Self::Quantised(Blocks::Q4_1),
+            "Q5_0" => Self::Quantised(Blocks::Q5_0),
+            "Q5_1" => Self::Quantised(Blocks::Q5_1),
+            "Q8_0" => Self::Quantised(Blocks::Q8_0),
+            _ => return None,
+        })
+    }
+
     /// Values that are stored together, and their bytes.
     pub(super) fn unit(self) -> (usize, usize) {
         match self {

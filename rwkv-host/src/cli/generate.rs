@@ -17,7 +17,7 @@ pub(super) struct GenerateArgs {
     image: PathBuf,
     #[command(flatten)]
     start: Start,
-    /// Tokens to generate
+    /// Tokens to generate, fewer if the model ends its text
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 256)]
     count: usize,
     /// Save the state here, with the last token pending
@@ -45,15 +45,19 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let (mut state, scratch) = memory.split(&image)?;
     let mut model = Model::new(*image.header(), InPlace::new(image.words()), scratch)?;
     tokens.iter().skip(pending).for_each(|token| text.push(tokenizer.decode(*token)));
-    let mut last = None;
-    for index in 0..args.count {
-        let token = sampler.finish()?;
-        text.push(tokenizer.decode(token));
-        last = Some(token);
-        if index + 1 < args.count {
+    let (mut count, mut last) = (0, None);
+    while count < args.count {
+        if let Some(token) = last {
             sampler.begin();
             model.step(state.reborrow(), token, &mut sampler)?;
         }
+        let token = sampler.finish()?;
+        count += 1;
+        last = Some(token);
+        if last == tokenizer.end_of_text() {
+            break;
+        }
+        text.push(tokenizer.decode(token));
     }
     text.finish();
     let columns = model.columns();
@@ -62,12 +66,12 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         "prompt: {} tokens, {:.0} tokens/s; generated: {} tokens, {:.0} tokens/s; {:.0} % of the columns of sparse products were needed",
         tokens.len(),
         tokens.len() as f64 / read,
-        args.count,
-        args.count.saturating_sub(1) as f64 / wrote,
+        count,
+        count.saturating_sub(1) as f64 / wrote,
         100.0 * columns.live as f64 / columns.all.max(1) as f64
     );
     if let Some(path) = &args.save_state {
-        let read = (tokens.len() + args.count.saturating_sub(1)) as u64;
+        let read = (tokens.len() + count.saturating_sub(1)) as u64;
         let place = Place { position: position.saturating_add(read), pending: last };
         state::write(path, &image, &mut memory, place)?;
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 
 use super::{Start, start::Begun};
@@ -27,7 +28,7 @@ pub(super) fn command(args: &PrefillArgs) -> anyhow::Result<()> {
     let tokenizer = args.start.tokenizer.open(&image)?;
     let Begun { mut memory, position, tokens, .. } = args.start.begin(&image, &tokenizer)?;
     // The last token is read by whoever goes on: only reading it gives its logits.
-    let [read @ .., pending] = tokens.as_slice() else { return Ok(()) };
+    let (pending, read) = tokens.split_last().context("there is no token to read")?;
     prefill::<&mut [f32]>(&image, memory.state(&image)?, read, &mut [])?;
     let position = position.saturating_add(read.len() as u64);
     let place = Place { position, pending: Some(*pending) };

@@ -47,16 +47,6 @@ impl Start {
     /// # Errors
     /// If the state or the prompt is of no use.
     pub fn begin(&self, image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Begun> {
-        let begun = self.load(image, tokenizer)?;
-        ensure!(!begun.tokens.is_empty(), "the state awaits no token: give a prompt to go on with");
-        Ok(begun)
-    }
-
-    /// As [`Start::begin`], perhaps with nothing to read behind a state.
-    ///
-    /// # Errors
-    /// If the state or the prompt is of no use.
-    pub fn load(&self, image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Begun> {
         let mut memory = Memory::new(image);
         let place = match &self.state {
             Some(path) => state::read(path, image, &mut memory)?,
@@ -67,6 +57,7 @@ impl Start {
         if self.state.is_none() || self.prompt.is_given() {
             tokens.extend(self.prompt.tokens(image, tokenizer)?);
         }
+        ensure!(!tokens.is_empty(), "the state awaits no token: give a prompt to go on with");
         Ok(Begun { memory, position: place.position, tokens, pending })
     }
 }

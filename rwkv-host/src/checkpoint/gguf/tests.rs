@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::checkpoint::Blocks;
 
 fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
