@@ -106,8 +106,12 @@ fn a_vocabulary_goes_with_the_image() {
     assert_eq!(info["tokenizer"], "vocabulary");
     let text = rwkv(&[&["generate", &image, "-n", "9"][..], &prompt].concat()).unwrap();
     assert!(text.starts_with("the 世界é 世"), "{text}");
+    // So hot that all tokens are likely, the end of a text among them.
+    let short = rwkv(&["generate", &image, "--temperature", "9", "-n", "9999"]).unwrap();
+    assert!(short.len() < 9999, "{}", short.len());
     let verdict = rwkv(&[&["validate", &image, "-n", "9"][..], &prompt].concat()).unwrap();
     assert!(verdict.contains("16 tokens, 0 differing bits"), "{verdict}");
+    assert!(verdict.contains("generated     9 tokens"), "{verdict}");
     let eval: serde_json::Value =
         serde_json::from_str(&rwkv(&["eval", &image, "--text", &words, "--json"]).unwrap())
             .unwrap();

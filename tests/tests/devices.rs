@@ -167,7 +167,7 @@ fn shipped_models_agree_on_every_device_with_any_sampler() {
 }
 
 /// What firmware does that links the library: sampling begins behind the prompt.
-fn generate(image: &Image<'_>, prompt: &[u32], sampler: SamplerConfig, count: usize) -> Vec<u8> {
+fn generate(image: &Image<'_>, prompt: &[u32], sampler: SamplerConfig, count: usize) -> Vec<u32> {
     let mut memory = Memory::new(image);
     let (mut state, scratch) = memory.split(image).expect("it fits");
     let mut model =
@@ -175,14 +175,14 @@ fn generate(image: &Image<'_>, prompt: &[u32], sampler: SamplerConfig, count: us
     let mut sampler = Sampler::new(sampler).expect("it is in range");
     sampler.begin();
     model.prefill(state.reborrow(), prompt.iter().copied(), &mut sampler).expect("it reads");
-    let mut text = Vec::new();
+    let mut tokens = Vec::new();
     for _ in 0..count {
         let token = sampler.finish().expect("there are logits");
-        text.push(u8::try_from(token).expect("a byte"));
+        tokens.push(token);
         sampler.begin();
         model.step(state.reborrow(), token, &mut sampler).expect("it steps");
     }
-    text
+    tokens
 }
 
 /// Every weight that a token reads: a flipped bit is found, at the first token that reads it.

@@ -92,7 +92,7 @@ pub fn validate(
         image_bytes: reference.image_bytes(),
         tokens: run.compared,
         prompt_tokens: prompt.len(),
-        generated: generated.iter().filter_map(|token| u8::try_from(*token).ok()).collect(),
+        generated,
         differing_bits: run.difference.as_ref().map_or(0, Difference::bits),
         first_difference: run.difference,
         instructions_per_token: Cost::instructions(info.tick, &run.ticks),

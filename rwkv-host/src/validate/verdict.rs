@@ -22,8 +22,8 @@ pub struct Verdict {
     pub tokens: usize,
     /// Tokens of the prompt among them.
     pub prompt_tokens: usize,
-    /// The text that the device generated, in bytes.
-    pub generated: Vec<u8>,
+    /// The tokens that the device generated.
+    pub generated: Vec<u32>,
     /// Differing bits of the two digests at the first difference, all if the device has none.
     pub differing_bits: u32,
     /// Where the device first differed from the host.
