@@ -3,7 +3,7 @@
 
 use rwkv_core::image::Format;
 
-use super::{Choice, ConvertError, Model, record::Stored};
+use super::{Choice, ConvertError, Model, fold::Folds, record::Stored};
 use crate::{
     eval::{self, EvalError},
     file::ImageFile,
@@ -16,7 +16,7 @@ const LEAST: usize = 1024;
 const COST_TOKENS: usize = 2048;
 
 pub(super) fn store(
-    model: &Model<'_>,
+    model: &mut Model<'_>,
     mut choices: Vec<Choice>,
     tokens: &[u32],
     progress: &mut impl FnMut(usize, usize),
@@ -45,10 +45,11 @@ pub(super) fn store(
         }
     };
 
-    let float = (0..choices.len()).map(|index| model.store(index, &Choice::EXACT, None));
-    let float = model.image(&float.collect::<Result<Vec<_>, _>>()?)?;
-    let inputs = Correlations::measure(&float.open()?, tokens, &mut step);
+    let inputs = Correlations::measure(&float(model)?.open()?, tokens, &mut step);
     let inputs = inputs.map_err(|error| refused(error.into()))?;
+    model.folds = Folds::choose(model, &choices, &inputs)?;
+    let model = &*model;
+    let float = float(model)?;
     let store = |index: usize, choice: &Choice| {
         let request = &model.requests[index];
         model.store(index, choice, inputs.of(request.layer, request.id))
@@ -73,6 +74,12 @@ pub(super) fn store(
         records[index] = store(index, &choices[index])?;
     }
     Ok(records)
+}
+
+/// The image with every matrix in f32.
+fn float(model: &Model<'_>) -> Result<ImageFile, ConvertError> {
+    let records = (0..model.requests.len()).map(|index| model.store(index, &Choice::EXACT, None));
+    model.image(&records.collect::<Result<Vec<_>, _>>()?)
 }
 
 /// What it costs to store each of the candidates alone, in bits per token.

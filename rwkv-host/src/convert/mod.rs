@@ -6,6 +6,7 @@
 mod assemble;
 mod calibrate;
 mod detect;
+mod fold;
 mod options;
 mod record;
 mod source;
@@ -112,10 +113,10 @@ pub fn convert(
     options: &Options<'_>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<u8>, ConvertError> {
-    let model = Model::new(checkpoint, options)?;
+    let mut model = Model::new(checkpoint, options)?;
     let choices = model.choices(options)?;
     let stored = match options.calibration {
-        Some(tokens) => calibrate::store(&model, choices, tokens, &mut progress)?,
+        Some(tokens) => calibrate::store(&mut model, choices, tokens, &mut progress)?,
         None => {
             let total = choices.len();
             let records = choices.iter().enumerate().map(|(index, choice)| {
@@ -140,6 +141,7 @@ struct Model<'a> {
     tokenizer: &'a tokenizer::Choice,
     plan: Plan,
     requests: Vec<Request>,
+    folds: fold::Folds,
     block_bytes: u32,
 }
 
@@ -160,7 +162,8 @@ impl<'a> Model<'a> {
         })?;
         let block_bytes = options.block_bytes;
         let (math, tokenizer) = (options.math, options.tokenizer);
-        Ok(Self { source, version, dims, math, tokenizer, plan, requests, block_bytes })
+        let folds = fold::Folds::default();
+        Ok(Self { source, version, dims, math, tokenizer, plan, requests, folds, block_bytes })
     }
 
     /// The name of the matrix in a record; `None` for vectors.
@@ -198,8 +201,10 @@ impl<'a> Model<'a> {
         inputs: Option<&Correlation>,
     ) -> Result<Stored, ConvertError> {
         let request = &self.requests[index];
-        let values = self.source.values(request)?;
-        record::store(request, choice, &values, inputs, self.block_bytes)
+        let mut values = self.source.values(request)?;
+        self.folds.apply(self.version, request, &mut values);
+        let inputs = inputs.map(|inputs| self.folds.inputs(request, inputs));
+        record::store(request, choice, &values, inputs.as_deref(), self.block_bytes)
     }
 
     fn image(&self, records: &[Stored]) -> Result<ImageFile, ConvertError> {

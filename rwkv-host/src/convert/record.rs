@@ -2,7 +2,7 @@
 
 use rwkv_core::{
     exec::record::Request,
-    image::{Format, Layout, Record, checksum, pack},
+    image::{Format, Layout, Record, Shape, checksum, pack},
 };
 
 use super::{Choice, ConvertError};
@@ -13,6 +13,12 @@ pub(super) struct Stored {
     pub(super) words: Vec<u32>,
     /// Words of its largest block.
     pub(super) largest: u32,
+}
+
+/// The header of a record, as far as it is known before there are values.
+pub(super) const fn record(request: &Request, choice: &Choice) -> Record {
+    let Shape { id, layout, rows, cols, .. } = request.shape();
+    Record { id, format: choice.format, layout, bits: 0, rows, cols, tile_rows: 1 }
 }
 
 /// Stores a record. `values` is row-major, outputs by inputs; `inputs` is what is known of its
@@ -28,15 +34,7 @@ pub(super) fn store(
     block_bytes: u32,
 ) -> Result<Stored, ConvertError> {
     let shape = request.shape();
-    let mut record = Record {
-        id: shape.id,
-        format: choice.format,
-        layout: shape.layout,
-        bits: 0,
-        rows: shape.rows,
-        cols: shape.cols,
-        tile_rows: 1,
-    };
+    let mut record = record(request, choice);
     let weights = match choice.format.is_integer() {
         true => Lines::Integers(Quantised::new(values, &record, inputs)),
         false => Lines::Floats(values),

@@ -20,6 +20,8 @@ pub(crate) struct Quantised {
     /// Weights of a line.
     pub(crate) len: usize,
     layout: Layout,
+    /// What the errors of rows whose groups lie within them cost.
+    pub(super) cost: f64,
 }
 
 const INT8: Grid = Grid { low: -127.0, high: 127.0, top_sub: 1.0 };
@@ -71,7 +73,8 @@ impl Quantised {
             }
         }
         let scales = rows.iter().map(|row| row.scale).collect();
-        Self { values, subs, scales, len, layout: record.layout }
+        let cost = rows.iter().map(|row| row.cost).sum();
+        Self { values, subs, scales, len, layout: record.layout, cost }
     }
 
     /// The values and the sub-scales of a line.

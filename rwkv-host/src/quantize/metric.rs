@@ -7,6 +7,8 @@
 
 use rayon::prelude::*;
 
+use super::two_to;
+
 /// Added to the diagonal, in terms of its mean: what calibration has not seen matters too.
 const DAMPING: f64 = 0.01;
 
@@ -34,6 +36,15 @@ impl Correlation {
                 }
             }
         });
+    }
+
+    /// That of the inputs divided by powers of two.
+    pub(crate) fn divided(&self, powers: &[i32]) -> Self {
+        let mut sums = self.sums.clone();
+        for (row, i) in sums.chunks_exact_mut(self.len.max(1)).zip(powers) {
+            row.iter_mut().zip(powers).for_each(|(sum, j)| *sum *= f64::from(two_to(-i - j)));
+        }
+        Self { len: self.len, sums }
     }
 
     fn at(&self, i: usize, j: usize) -> f64 {

@@ -3,8 +3,10 @@
 //! - [`recipe`](Recipe) says how each tensor is stored;
 //! - `metric` weighs errors: the correlation of the inputs over a text, taken apart;
 //! - `round` chooses scales, sub-scales and integers, one weight after the other;
-//! - `matrix` does so for a matrix in its layout.
+//! - `matrix` does so for a matrix in its layout;
+//! - `fold` chooses how channels are scaled before.
 
+mod fold;
 mod matrix;
 mod metric;
 mod outliers;
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 
 use rwkv_core::{Error, Image, image::Id};
 
+pub(crate) use fold::{Reader, exponents, scale, two_to};
 pub(crate) use matrix::Quantised;
 pub(crate) use metric::Correlation;
 pub(crate) use outliers::outliers;

@@ -52,12 +52,20 @@ pub(super) struct Row {
     pub(super) subs: Vec<f64>,
     pub(super) values: Vec<f64>,
     errors: Vec<f64>,
+    /// What they cost, where several attempts were compared.
+    pub(super) cost: f64,
 }
 
 impl Row {
     fn zeros(weights: &[f64], scale: f32) -> Self {
         let n = weights.len();
-        Self { scale, subs: vec![1.0; n], values: vec![0.0; n], errors: weights.to_vec() }
+        Self {
+            scale,
+            subs: vec![1.0; n],
+            values: vec![0.0; n],
+            errors: weights.to_vec(),
+            cost: 0.0,
+        }
     }
 
     /// What an integer stands for in place `k`.
@@ -99,7 +107,8 @@ impl Rounder<'_> {
                 self.fit(w, &mut row);
                 let mut row = self.within(w, row.scale, groups);
                 self.settle(w, &mut row);
-                (self.cost(&row), row)
+                row.cost = self.cost(&row);
+                (row.cost, row)
             };
             cheapest(attempt)
         };

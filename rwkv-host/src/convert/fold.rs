@@ -1,0 +1,168 @@
+//! Channels that are scaled where they are made, and back where they are read.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use rwkv_core::{
+    exec::record::Request,
+    image::{Format, Id, Version},
+};
+
+use super::{Choice, ConvertError, Model, record::record};
+use crate::quantize::{Correlation, Correlations, Reader, exponents, scale, two_to};
+
+/// Channels of a layer (or of the whole model) that may be scaled, because all that is done to
+/// them between where they are made and where they are read is linear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Channels {
+    /// The input of the time mix.
+    Att,
+    /// The input of the channel mix.
+    Ffn,
+    /// The input of the head.
+    Head,
+    /// What the time mix hands to its output matrix.
+    Output,
+}
+
+impl Channels {
+    /// Which of them a matrix reads.
+    const fn read_by(id: Id) -> Option<Self> {
+        use Id::{
+            AttA1, AttG1, AttGate, AttKey, AttMix1, AttOutput, AttReceptance, AttV1, AttValue,
+            AttW1, FfnKey, FfnReceptance, FfnS1, Head,
+        };
+        match id {
+            AttReceptance | AttKey | AttValue | AttGate => Some(Self::Att),
+            AttMix1 | AttW1 | AttA1 | AttV1 | AttG1 => Some(Self::Att),
+            FfnKey | FfnReceptance | FfnS1 => Some(Self::Ffn),
+            Head => Some(Self::Head),
+            AttOutput => Some(Self::Output),
+            _ => None,
+        }
+    }
+
+    /// Which of them the rows of a record make, and from which column on. A norm is linear in its
+    /// weights. In version 4 the outputs are weighted means of values, in versions 5 and 6 they
+    /// leave a group norm, and in version 7 they are multiplied by the gate.
+    const fn made_by(version: Version, id: Id) -> Option<(Self, usize)> {
+        match (version, id) {
+            (_, Id::Ln1) => Some((Self::Att, 0)),
+            (_, Id::Ln2) => Some((Self::Ffn, 0)),
+            (_, Id::LnOut) => Some((Self::Head, 0)),
+            (Version::V4, Id::AttValue) => Some((Self::Output, 0)),
+            (Version::V50 | Version::V52 | Version::V6, Id::AttWkv5) => Some((Self::Output, 1)),
+            (Version::V7 | Version::V7a, Id::AttG2) => Some((Self::Output, 0)),
+            _ => None,
+        }
+    }
+}
+
+/// The powers of two of all channels that are scaled.
+#[derive(Debug, Default)]
+pub(super) struct Folds(BTreeMap<(Option<u32>, Channels), Vec<i32>>);
+
+impl Folds {
+    /// Those that make the matrices in four bits lose least, by what their inputs are.
+    pub(super) fn choose(
+        model: &Model<'_>,
+        choices: &[Choice],
+        inputs: &Correlations,
+    ) -> Result<Self, ConvertError> {
+        let mut readers: BTreeMap<_, Vec<Reader<'_>>> = BTreeMap::new();
+        for (request, choice) in model.requests.iter().zip(choices) {
+            let coarse = matches!(choice.format, Format::Int4 | Format::Int4Lanes);
+            let (Some(channels), true) = (Channels::read_by(request.id), coarse) else { continue };
+            let Some(inputs) = inputs.of(request.layer, request.id) else { continue };
+            let (record, weights) = (record(request, choice), model.source.values(request)?);
+            let reader = Reader { record, weights, inputs: Cow::Borrowed(inputs) };
+            readers.entry((request.layer, channels)).or_default().push(reader);
+        }
+        let folds = readers.into_iter();
+        Ok(Self(folds.filter_map(|(key, readers)| Some((key, exponents(&readers)?))).collect()))
+    }
+
+    /// The powers of two that the columns of a matrix are multiplied by.
+    fn columns(&self, request: &Request) -> Option<&[i32]> {
+        let channels = Channels::read_by(request.id)?;
+        self.0.get(&(request.layer, channels)).map(Vec::as_slice)
+    }
+
+    /// Scales the values of a record, rows by columns.
+    pub(super) fn apply(&self, version: Version, request: &Request, values: &mut [f32]) {
+        let cols = request.shape().cols as usize;
+        if let Some(powers) = self.columns(request) {
+            scale(values, powers);
+        }
+        let made = Channels::made_by(version, request.id);
+        let Some((channels, first)) = made else { return };
+        if let Some(powers) = self.0.get(&(request.layer, channels)) {
+            for (row, power) in values.chunks_exact_mut(cols).zip(powers) {
+                row[first..].iter_mut().for_each(|w| *w *= two_to(-power));
+            }
+        }
+    }
+
+    /// What is known of the inputs of a matrix, once they are scaled.
+    pub(super) fn inputs<'a>(
+        &self,
+        request: &Request,
+        inputs: &'a Correlation,
+    ) -> Cow<'a, Correlation> {
+        match self.columns(request) {
+            Some(powers) => Cow::Owned(inputs.divided(powers)),
+            None => Cow::Borrowed(inputs),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rwkv_tests::random::{self, Container, VERSIONS};
+
+    use super::*;
+    use crate::{
+        checkpoint::Checkpoint,
+        convert::{Options, Weights},
+        memory::Memory,
+        prefill::prefill,
+    };
+
+    /// Bits of the logits after each of some tokens, and the image.
+    fn logits(model: &Model<'_>) -> (Vec<Vec<u32>>, Vec<u8>) {
+        let records =
+            (0..model.requests.len()).map(|index| model.store(index, &Choice::EXACT, None));
+        let file = model.image(&records.collect::<Result<Vec<_>, _>>().unwrap()).unwrap();
+        let image = file.open().unwrap();
+        let tokens: Vec<u32> = (0..24).map(|i| i * 37 % 256).collect();
+        let mut rows = vec![vec![0.0f32; image.header().dims.vocab as usize]; tokens.len()];
+        let mut sinks: Vec<&mut [f32]> = rows.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut memory = Memory::new(&image);
+        prefill(&image, memory.state(&image).unwrap(), &tokens, &mut sinks).unwrap();
+        let bits = |row: &Vec<f32>| row.iter().map(|x| x.to_bits()).collect();
+        (rows.iter().map(bits).collect(), file.bytes().to_vec())
+    }
+
+    /// Whatever the powers are, and all of them at once.
+    #[test]
+    fn folding_changes_no_bit_of_a_float_model() {
+        for version in VERSIONS {
+            let file = random::checkpoint(version, Container::Safetensors);
+            let checkpoint = Checkpoint::open(file.path()).unwrap();
+            let mut model = Model::new(&checkpoint, &Options::new(Weights::F32)).unwrap();
+            let (plain, bytes) = logits(&model);
+            let dim = model.dims.dim as usize;
+            let keys = model.requests.iter().filter_map(|request| {
+                let (channels, _) = Channels::made_by(model.version, request.id)?;
+                Some((request.layer, channels))
+            });
+            let powers = |shift: usize| (0..dim).map(|i| (7 * i + shift) as i32 % 9 - 4).collect();
+            let folds = keys.enumerate().map(|(n, key)| (key, powers(n)));
+            model.folds = Folds(folds.collect());
+            // Three in each layer, and the head.
+            assert_eq!(model.folds.0.len(), 3 * model.dims.layers as usize + 1, "{version}");
+            let (folded, other) = logits(&model);
+            assert!(plain == folded, "{version}");
+            assert!(bytes != other, "{version}");
+        }
+    }
+}
