@@ -197,6 +197,9 @@ impl Saved {
             let header = SAVED_BYTES as u64;
             return Err(SavedError::Length { needed: header + needed, given: header + given });
         }
+        if 4 * state.len() as u64 != needed {
+            return Err(SavedError::Shape);
+        }
         if CRC.checksum(words) != self.crc {
             return Err(SavedError::Checksum);
         }

@@ -47,6 +47,36 @@ fn json_has_what_a_machine_wants() {
     assert!(report["reference"]["worst_part"].is_string());
 }
 
+/// Channels of a calibrated image are scaled, and single matrices are compared with a checkpoint
+/// whose channels are not: the costs are those of rounding alone.
+#[test]
+fn scaled_channels_are_no_cost() {
+    let model = "models/tunes-v4/tunes-v4.safetensors";
+    let text = "models/text/tunes-valid.abc";
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (image, excerpt) = (path("tunes.rwkv"), path("excerpt.abc"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let bytes = std::fs::read(root.join(text)).unwrap();
+    std::fs::write(&excerpt, &bytes[..4096]).unwrap();
+    let convert = ["convert", model, "-o", &image, "--weights", "int4", "--calibrate", &excerpt];
+    let (converted, _, error) = rwkv(&convert);
+    assert!(converted, "{error}");
+    assert!(String::from_utf8_lossy(&std::fs::read(&image).unwrap()).contains("\"scaled\":{"));
+
+    let eval = ["eval", &image, "--text", text, "--tokens", "1000", "--json", "--reference", model];
+    let (done, out, error) =
+        rwkv(&[&eval[..], &["--by", "tensor", "--part-tokens", "999"]].concat());
+    assert!(done, "{error}");
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let reference = &report["reference"];
+    let whole = reference["kl_bits_per_token"].as_f64().unwrap();
+    let parts = reference["parts"].as_array().unwrap();
+    let costs = parts.iter().map(|part| part["kl_bits_per_token"].as_f64().unwrap());
+    let sum: f64 = costs.sum();
+    assert!((0.5 * whole..2.0 * whole).contains(&sum), "{sum} {whole}");
+}
+
 #[test]
 fn errors_say_what_is_missing() {
     let (done, _, error) = rwkv(&["eval", "no.rwkv", "--text", "README.md"]);

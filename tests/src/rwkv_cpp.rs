@@ -63,20 +63,16 @@ fn is_low_rank(name: &str) -> bool {
     goose || part == "time_maa_w1" || part == "time_maa_w2" || part.contains("decay_w")
 }
 
-/// The decay and the bonus of versions 4 and 5 as the recurrence wants them.
+/// The decay and the bonus of versions 4 and 5 as the recurrence wants them, by the functions of a
+/// C library in binary64, rounded once.
 fn map(tensor: &mut Tensor, four: bool) {
-    use rwkv_core::math::exp;
-    if four {
-        if tensor.name.ends_with("time_decay") {
-            tensor.values.iter_mut().for_each(|w| *w = -exp(*w));
-        }
-        return;
-    }
+    let exp = |w: f32| f64::from(w).exp();
+    let decay = |w: f32| if four { -exp(w) } else { (-exp(w)).exp() };
     if tensor.name.ends_with("time_decay") {
-        tensor.values.iter_mut().for_each(|w| *w = exp(-exp(*w)));
+        tensor.values.iter_mut().for_each(|w| *w = decay(*w) as f32);
     }
-    if tensor.name.ends_with("time_first") {
-        tensor.values.iter_mut().for_each(|w| *w = exp(*w));
+    if !four && tensor.name.ends_with("time_first") {
+        tensor.values.iter_mut().for_each(|w| *w = exp(*w) as f32);
         tensor.shape.extend([1, 1]);
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use clap::Parser;
 use rwkv_core::{
     Digest, Image, Model,
-    saved::{SAVED_BYTES, SavedError},
+    saved::{SAVED_BYTES, Saved, SavedError},
     stream::InPlace,
 };
 use rwkv_host::{
@@ -73,6 +73,9 @@ fn the_commands_resume_where_they_stopped() {
     run(&[&["generate", "@m.rwkv"], &more[..]].concat());
     run(&["generate", "@m.rwkv", "--prompt", "X:1\n", "-n", "40", "--save-state", "@f.state"]);
     assert!(read("e.state") == read("f.state"));
+    let nothing = ["generate", "@m.rwkv", "--state", "@d.state", "-n", "0", "--save-state", "@g"];
+    let error = rwkv(dir.path(), &nothing).expect_err("no token is left pending").to_string();
+    assert!(error.contains("at least one token") && error.contains("rwkv prefill"), "{error}");
 }
 
 #[test]
@@ -114,6 +117,19 @@ fn states_that_do_not_fit_are_refused() {
     let (state, image) = (image.identity(), other.identity());
     let refused = state::restore(&other, &mut Memory::new(&other), &good);
     assert_eq!(refused, Err(SavedError::OtherImage { state, image }));
+
+    // The view of another model: nothing is written to it.
+    let other = rwkv_tests::image(&shipped("tunes-v7"), Weights::Int8);
+    let other = other.open().expect("it opens");
+    let mut memory = Memory::new(&other);
+    step(&mut memory, &other, &text(3, 1)).expect("it steps");
+    let before = state::to_bytes(&other, &mut memory, Place::default()).expect("a state");
+    let saved = Saved::parse(&good).expect("a header");
+    let mut view = memory.state(&other).expect("it fits");
+    let refused = saved.restore(&good[SAVED_BYTES..], &mut view);
+    assert_eq!(refused, Err(SavedError::Shape));
+    let after = state::to_bytes(&other, &mut memory, Place::default()).expect("a state");
+    assert!(before == after);
 }
 
 /// A model holds no state: three sequences take turns in one.

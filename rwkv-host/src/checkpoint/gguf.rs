@@ -75,6 +75,19 @@ struct Model {
 impl Model {
     fn new(file: File<'_>, metadata: &Metadata<'_>) -> Result<Self, CheckpointError> {
         let damaged = |problem| file.damaged(Container::Gguf, MAGIC.len(), problem);
+        let whole = |name: &str, default: Option<usize>| match (metadata.get(name), default) {
+            (Some(Value::Whole(n)), _) => Ok(usize::try_from(*n).unwrap_or(usize::MAX)),
+            (None, Some(default)) => Ok(default),
+            _ => Err(damaged(format!("`{name}` is missing or not a whole number"))),
+        };
+        // Only the first part names the architecture. A file that was joined says 0.
+        if whole("split.count", Some(1))? > 1 {
+            return Err(file.unsupported(
+                "a model in several GGUF files is",
+                "a single one",
+                "join them with `llama-gguf-split --merge`",
+            ));
+        }
         let architecture = match metadata.get("general.architecture") {
             Some(Value::Text(name)) => *name,
             _ => return Err(damaged("`general.architecture` is missing".to_owned())),
@@ -90,23 +103,11 @@ impl Model {
                 ));
             }
         };
-        let whole = |name: &str, default: Option<usize>| match (metadata.get(name), default) {
-            (Some(Value::Whole(n)), _) => Ok(usize::try_from(*n).unwrap_or(usize::MAX)),
-            (None, Some(default)) => Ok(default),
-            _ => Err(damaged(format!("`{name}` is missing or not a whole number"))),
-        };
         let eps = format!("{architecture}.attention.layer_norm_epsilon");
         let layer_norm_eps = match metadata.get(&*eps) {
             Some(Value::Float(eps)) if *eps > 0.0 && *eps < 1.0 => *eps,
             _ => return Err(damaged(format!("`{eps}` is missing or not between 0 and 1"))),
         };
-        if whole("split.count", Some(1))? > 1 {
-            return Err(file.unsupported(
-                "a model in several GGUF files is",
-                "a single one",
-                "join them with `llama-gguf-split --merge`",
-            ));
-        }
         let alignment = whole("general.alignment", Some(32))?;
         if !(1..=1 << 16).contains(&alignment) {
             return Err(damaged(format!(
@@ -198,10 +199,14 @@ impl<'a> Reader<'a> {
         const TEXT: u32 = 8;
         const ARRAY: u32 = 9;
         Ok(match kind {
-            4 => Value::Whole(self.u32()?.into()),
+            0 | 2 | 4 | 10 => {
+                let mut whole = [0; 8];
+                let bytes = self.take(self.width(kind)?, "a number")?;
+                whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                Value::Whole(u64::from_le_bytes(whole))
+            }
             6 => Value::Float(f32::from_bits(self.u32()?)),
             TEXT => Value::Text(self.text()?),
-            10 => Value::Whole(self.u64()?),
             ARRAY => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 if kind == TEXT {

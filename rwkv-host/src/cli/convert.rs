@@ -127,6 +127,7 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
         packing: args.packing,
         input_bits: args.input_bits.or((args.packing == Packing::Lanes).then_some(LANES_BITS)),
         group_norm_eps: args.group_norm_eps,
+        folds: None,
         math: match args.math {
             MathKind::Exact => MathMode::Exact,
             MathKind::Micromath => MathMode::Micromath,

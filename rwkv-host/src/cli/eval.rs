@@ -8,7 +8,7 @@ use rwkv_core::Image;
 
 use crate::{
     checkpoint::Checkpoint,
-    convert::{self, Weights, convert},
+    convert::{self, Folds, Weights, convert},
     eval::{By, Options, evaluate},
     file::ImageFile,
     tokenizer::Tokenizer,
@@ -51,13 +51,15 @@ impl EvalArgs {
         Ok(tokens)
     }
 
-    /// The reference as an f32 image, with the epsilons of the image that it is compared with.
+    /// The reference as an f32 image, with the epsilons and the scaled channels of the image that it
+    /// is compared with: tensor by tensor, then, both have the same weights.
     fn reference(&self, image: &Image<'_>) -> anyhow::Result<Option<ImageFile>> {
         let Some(path) = &self.reference else { return Ok(None) };
         let checkpoint = Checkpoint::open(path)?;
-        let dims = image.header().dims;
+        let (dims, folds) = (image.header().dims, Folds::of(image)?);
         let options = convert::Options {
             group_norm_eps: (dims.head_size > 0).then_some(dims.group_norm_eps),
+            folds: Some(&folds),
             ..convert::Options::new(Weights::F32)
         };
         let bytes = convert(&checkpoint, &options, |_, _| {})

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use anyhow::ensure;
 use clap::Args;
 use rwkv_core::{Model, sampler::Sampler, stream::InPlace};
 
@@ -28,6 +29,10 @@ pub(super) struct GenerateArgs {
 }
 
 pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
+    ensure!(
+        args.count > 0 || args.save_state.is_none(),
+        "--save-state needs at least one token; to save the state after a prompt: rwkv prefill"
+    );
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;

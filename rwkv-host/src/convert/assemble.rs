@@ -6,7 +6,7 @@ use rwkv_core::{
     image::{CRC, HEADER_BYTES, Header, Id, SECTION_BYTES, Section, SectionKind, TokenizerKind},
 };
 
-use super::{ConvertError, source::Source};
+use super::{ConvertError, Folds, source::Source};
 
 /// A section under construction.
 pub(crate) struct Part {
@@ -26,13 +26,16 @@ pub(crate) const fn kind(request: &Request) -> SectionKind {
 
 /// JSON padded with spaces: nothing in it depends on the container the weights came from, so the
 /// same weights give the same image.
-pub(super) fn metadata(source: &Source<'_>) -> Result<Part, ConvertError> {
+pub(super) fn metadata(source: &Source<'_>, folds: &Folds) -> Result<Part, ConvertError> {
     let [weight, bias] = source.ln0()?;
-    let json = serde_json::json!({
+    let mut json = serde_json::json!({
         "generator": concat!("rwkv ", env!("CARGO_PKG_VERSION")),
         "parameters": source.parameters()?,
         "ln0": { "weight": weight, "bias": bias },
     });
+    if let Some(scaled) = folds.metadata() {
+        json["scaled"] = scaled;
+    }
     let mut bytes = json.to_string().into_bytes();
     bytes.resize(bytes.len().next_multiple_of(16), b' ');
     let words = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();

@@ -3,7 +3,7 @@
 
 use rwkv_core::image::Format;
 
-use super::{Choice, ConvertError, Model, fold::Folds, record::Stored};
+use super::{Choice, ConvertError, Folds, Model, fold, record::Stored};
 use crate::{
     eval::{self, EvalError},
     file::ImageFile,
@@ -36,7 +36,8 @@ pub(super) fn store(
     let candidates: Vec<usize> =
         (0..choices.len()).filter(|index| coarse(&choices[*index])).collect();
     let pieces = tokens.len().div_ceil(CALIBRATION_PIECE);
-    let total = pieces + choices.len() + candidates.len();
+    let places = fold::places(model).count();
+    let total = pieces + places + choices.len() + candidates.len();
     let mut done = 0;
     let mut step = |to: usize| {
         if to > done {
@@ -47,7 +48,8 @@ pub(super) fn store(
 
     let inputs = Correlations::measure(&float(model)?.open()?, tokens, &mut step);
     let inputs = inputs.map_err(|error| refused(error.into()))?;
-    model.folds = Folds::choose(model, &choices, &inputs)?;
+    model.folds = Folds::choose(model, &choices, &inputs, |n| step(pieces + n))?;
+    let before = pieces + places;
     let model = &*model;
     let float = float(model)?;
     let store = |index: usize, choice: &Choice| {
@@ -57,10 +59,10 @@ pub(super) fn store(
     let mut records = Vec::with_capacity(choices.len());
     for (index, choice) in choices.iter().enumerate() {
         records.push(store(index, choice)?);
-        step(pieces + index + 1);
+        step(before + index + 1);
     }
 
-    let before = pieces + choices.len();
+    let before = before + choices.len();
     let costs = costs(model, &float, &records, &candidates, tokens, &mut |n| step(before + n))?;
     let weights = |index: &usize| {
         let shape = model.requests[*index].shape();

@@ -3,17 +3,19 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use rwkv_core::{
+    Image,
     exec::record::Request,
-    image::{Format, Id, Version},
+    image::{Dims, Id, SectionKind, Version},
 };
+use serde_json::{Map, Value, json};
 
 use super::{Choice, ConvertError, Model, record::record};
-use crate::quantize::{Correlation, Correlations, Reader, exponents, scale, two_to};
+use crate::quantize::{Correlation, Correlations, MOST, Reader, exponents, scale, two_to};
 
 /// Channels of a layer (or of the whole model) that may be scaled, because all that is done to
 /// them between where they are made and where they are read is linear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Channels {
+pub(super) enum Channels {
     /// The input of the time mix.
     Att,
     /// The input of the channel mix.
@@ -55,30 +57,107 @@ impl Channels {
             _ => None,
         }
     }
+
+    /// What the metadata of an image call them.
+    const NAMES: [(&str, Self); 4] = [
+        ("att", Self::Att),
+        ("ffn", Self::Ffn),
+        ("att.output", Self::Output),
+        ("head", Self::Head),
+    ];
 }
 
-/// The powers of two of all channels that are scaled.
-#[derive(Debug, Default)]
-pub(super) struct Folds(BTreeMap<(Option<u32>, Channels), Vec<i32>>);
+/// Channels of a layer, or of the whole model.
+pub(super) type Place = (Option<u32>, Channels);
+
+fn name((layer, channels): &Place) -> String {
+    let names = Channels::NAMES.iter().find(|(_, named)| named == channels);
+    let name = names.map_or("", |(name, _)| *name);
+    layer.map_or_else(|| name.to_owned(), |layer| format!("blocks.{layer}.{name}"))
+}
+
+/// The place of that name in a model of so many layers.
+fn place(name: &str, layers: u32) -> Option<Place> {
+    let in_layer = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+    let (layer, name) = match in_layer {
+        Some((layer, rest)) => (Some(layer.parse().ok().filter(|l| *l < layers)?), rest),
+        None => (None, name),
+    };
+    let (_, channels) = Channels::NAMES.into_iter().find(|(named, _)| *named == name)?;
+    (layer.is_none() == (channels == Channels::Head)).then_some((layer, channels))
+}
+
+/// The places of a model where channels may be scaled.
+pub(super) fn places(model: &Model<'_>) -> impl Iterator<Item = Place> {
+    model.requests.iter().filter_map(|request| {
+        let (channels, _) = Channels::made_by(model.version, request.id)?;
+        Some((request.layer, channels))
+    })
+}
+
+/// The powers of two that channels are scaled by, so that rounding loses less: see the book's
+/// chapter *Quantisation*. A float model is the same with any of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Folds(BTreeMap<Place, Vec<i32>>);
 
 impl Folds {
-    /// Those that make the matrices in four bits lose least, by what their inputs are.
+    /// Those that make matrices of integers lose least, by what their inputs are; `step` hears of
+    /// every place where channels may be scaled.
     pub(super) fn choose(
         model: &Model<'_>,
         choices: &[Choice],
         inputs: &Correlations,
+        mut step: impl FnMut(usize),
     ) -> Result<Self, ConvertError> {
-        let mut readers: BTreeMap<_, Vec<Reader<'_>>> = BTreeMap::new();
-        for (request, choice) in model.requests.iter().zip(choices) {
-            let coarse = matches!(choice.format, Format::Int4 | Format::Int4Lanes);
-            let (Some(channels), true) = (Channels::read_by(request.id), coarse) else { continue };
-            let Some(inputs) = inputs.of(request.layer, request.id) else { continue };
-            let (record, weights) = (record(request, choice), model.source.values(request)?);
-            let reader = Reader { record, weights, inputs: Cow::Borrowed(inputs) };
-            readers.entry((request.layer, channels)).or_default().push(reader);
+        let mut folds = BTreeMap::new();
+        for (done, key) in places(model).enumerate() {
+            let mut readers = Vec::new();
+            for (request, choice) in model.requests.iter().zip(choices) {
+                let reads = Channels::read_by(request.id).map(|channels| (request.layer, channels));
+                if reads != Some(key) || !choice.format.is_integer() {
+                    continue;
+                }
+                let Some(inputs) = inputs.of(request.layer, request.id) else { continue };
+                let (record, weights) = (record(request, choice), model.source.values(request)?);
+                readers.push(Reader { record, weights, inputs: Cow::Borrowed(inputs) });
+            }
+            if let Some(powers) = exponents(&readers) {
+                folds.insert(key, powers);
+            }
+            step(done + 1);
         }
-        let folds = readers.into_iter();
-        Ok(Self(folds.filter_map(|(key, readers)| Some((key, exponents(&readers)?))).collect()))
+        Ok(Self(folds))
+    }
+
+    /// Those of an image, as its metadata have them.
+    ///
+    /// # Errors
+    /// [`ConvertError::Scaled`].
+    pub fn of(image: &Image<'_>) -> Result<Self, ConvertError> {
+        let metadata = image.section(SectionKind::Metadata).unwrap_or(b"{}");
+        let metadata: Value = serde_json::from_slice(metadata).unwrap_or_default();
+        let Dims { layers, dim, .. } = image.header().dims;
+        let mut folds = BTreeMap::new();
+        for (name, powers) in metadata["scaled"].as_object().unwrap_or(&Map::new()) {
+            let powers: Option<Vec<i32>> = powers.as_array().and_then(|powers| {
+                let power = |power: &Value| i32::try_from(power.as_i64()?).ok();
+                powers.iter().map(power).collect()
+            });
+            let fits = |powers: &Vec<i32>| {
+                powers.len() == dim as usize && powers.iter().all(|power| power.abs() <= MOST)
+            };
+            let (Some(key), Some(powers)) = (place(name, layers), powers.filter(fits)) else {
+                return Err(ConvertError::Scaled(name.clone()));
+            };
+            folds.insert(key, powers);
+        }
+        Ok(Self(folds))
+    }
+
+    /// As the metadata of an image have them; `None` if no channel is scaled.
+    pub(super) fn metadata(&self) -> Option<Value> {
+        let named = self.0.iter().map(|(place, powers)| (name(place), json!(powers)));
+        (!self.0.is_empty()).then(|| Value::Object(named.collect()))
     }
 
     /// The powers of two that the columns of a matrix are multiplied by.
@@ -151,13 +230,10 @@ mod tests {
             let mut model = Model::new(&checkpoint, &Options::new(Weights::F32)).unwrap();
             let (plain, bytes) = logits(&model);
             let dim = model.dims.dim as usize;
-            let keys = model.requests.iter().filter_map(|request| {
-                let (channels, _) = Channels::made_by(model.version, request.id)?;
-                Some((request.layer, channels))
-            });
+            let keys = places(&model);
             let powers = |shift: usize| (0..dim).map(|i| (7 * i + shift) as i32 % 9 - 4).collect();
-            let folds = keys.enumerate().map(|(n, key)| (key, powers(n)));
-            model.folds = Folds(folds.collect());
+            let folds = keys.enumerate().map(|(n, key)| (key, powers(n))).collect();
+            model.folds = Folds(folds);
             // Three in each layer, and the head.
             assert_eq!(model.folds.0.len(), 3 * model.dims.layers as usize + 1, "{version}");
             let (folded, other) = logits(&model);

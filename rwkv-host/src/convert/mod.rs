@@ -20,6 +20,7 @@ use thiserror::Error;
 pub use assemble::with_section;
 pub(crate) use assemble::{Part, assemble, kind};
 pub use detect::{Detected, detect};
+pub use fold::Folds;
 pub use options::{Options, Packing, Weights};
 pub(crate) use source::matrix;
 
@@ -99,6 +100,11 @@ pub enum ConvertError {
     /// The text cannot be read by the model, or not beside it.
     #[error("cannot calibrate")]
     Calibration(#[source] Box<EvalError>),
+    /// An image does not say properly how its channels are scaled.
+    #[error(
+        "the metadata of the image are wrong where they say how `{0}` is scaled; convert it again"
+    )]
+    Scaled(String),
     /// The finished image was refused by the reader.
     #[error("the finished image was refused")]
     Image(#[from] rwkv_core::ImageError),
@@ -141,7 +147,7 @@ struct Model<'a> {
     tokenizer: &'a tokenizer::Choice,
     plan: Plan,
     requests: Vec<Request>,
-    folds: fold::Folds,
+    folds: Folds,
     block_bytes: u32,
 }
 
@@ -162,7 +168,7 @@ impl<'a> Model<'a> {
         })?;
         let block_bytes = options.block_bytes;
         let (math, tokenizer) = (options.math, options.tokenizer);
-        let folds = fold::Folds::default();
+        let folds = options.folds.cloned().unwrap_or_default();
         Ok(Self { source, version, dims, math, tokenizer, plan, requests, folds, block_bytes })
     }
 
@@ -220,7 +226,7 @@ impl<'a> Model<'a> {
         if let tokenizer::Choice::Vocabulary(words) = self.tokenizer {
             parts.push(Part { kind: SectionKind::Tokenizer, words: words.clone() });
         }
-        parts.push(assemble::metadata(&self.source)?);
+        parts.push(assemble::metadata(&self.source, &self.folds)?);
         let largest = records.iter().map(|stored| stored.largest).max().unwrap_or_default();
         let scratch = self.plan.scratch_words;
         let mut header = Header::new(self.version, self.dims, scratch, largest);

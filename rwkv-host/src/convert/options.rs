@@ -6,7 +6,7 @@ use rwkv_core::{
 };
 use serde::Deserialize;
 
-use super::source;
+use super::{Folds, source};
 use crate::{quantize::Recipe, tokenizer};
 
 /// How matrices are stored; vectors are always f32.
@@ -49,6 +49,8 @@ pub struct Options<'a> {
     pub input_bits: Option<u8>,
     /// Epsilon of the group norm instead of the official 64e-5.
     pub group_norm_eps: Option<f32>,
+    /// How channels are scaled; a calibration chooses it anew.
+    pub folds: Option<&'a Folds>,
     /// With which functions devices compute the gates.
     pub math: MathMode,
     /// How text becomes tokens.
@@ -67,6 +69,7 @@ impl Options<'_> {
             packing: Packing::Pairs,
             input_bits: None,
             group_norm_eps: None,
+            folds: None,
             math: MathMode::Exact,
             tokenizer: &tokenizer::Choice::Bytes,
             block_bytes: 4096,

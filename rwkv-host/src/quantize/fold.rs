@@ -8,12 +8,12 @@
 use std::borrow::Cow;
 
 use rayon::prelude::*;
-use rwkv_core::image::{GROUP, Record};
+use rwkv_core::image::{Format, GROUP, Record};
 
 use super::{Correlation, Quantised};
 
 /// The largest factor is two to this power, the smallest its reciprocal.
-const MOST: i32 = 4;
+pub(crate) const MOST: i32 = 4;
 /// Parts of the differences between inputs that the weights take over at the start, for single
 /// channels alone cannot gain what several can.
 const STARTS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
@@ -32,7 +32,7 @@ pub(crate) fn scale(values: &mut [f32], powers: &[i32]) {
     }
 }
 
-/// A row-major matrix in four bits that reads the channels.
+/// A row-major matrix of integers that reads the channels.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     /// How it is stored.
@@ -44,7 +44,8 @@ pub(crate) struct Reader<'a> {
 }
 
 /// The powers of two that the weights of each channel are to be multiplied by, so that all readers
-/// together lose less; `None` if they would not, once they are rounded.
+/// together lose less; `None` if they would not, once they are rounded. They are proposed by what
+/// readers in four bits want; others bear them.
 pub(crate) fn exponents(readers: &[Reader<'_>]) -> Option<Vec<i32>> {
     let channels = readers.first()?.record.cols as usize;
     let shares: Vec<f64> = readers.iter().map(Reader::share).collect();
@@ -148,6 +149,7 @@ impl Group<'_> {
     fn estimate(&self, powers: &[i32]) -> f64 {
         let factors: Vec<f64> = powers.iter().map(|power| f64::from(two_to(*power))).collect();
         let readers = self.readers.iter().zip(self.shares);
+        let readers = readers.filter(|(reader, _)| reader.record.format != Format::Int8);
         let cost = |(reader, share): (&Reader<'_>, &f64)| {
             let input = |(i, f): (usize, &f64)| reader.inputs.power(self.first + i) / (f * f);
             let inputs: f64 = factors.iter().enumerate().map(input).sum();
@@ -172,7 +174,7 @@ fn log2(x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use rwkv_core::image::{Format, Id, Layout};
+    use rwkv_core::image::{Id, Layout};
 
     use super::*;
 
@@ -214,6 +216,24 @@ mod tests {
         assert!(weak < COLS as i32 / 4, "{powers:?}");
         let scaled = readers[0].scaled(&powers);
         assert!(scaled.cost() < 0.9 * readers[0].cost(), "{}", scaled.cost() / readers[0].cost());
+    }
+
+    /// A matrix in eight bits wants nothing, and nothing is done where it would lose more than
+    /// one in four bits gains.
+    #[test]
+    fn readers_in_eight_bits_are_counted() {
+        let strength = |i: usize| if i % 16 == 3 { 12.0 } else { 1.0 };
+        let coarse = reader(strength);
+        let mut fine = reader(strength);
+        fine.record.format = Format::Int8;
+        assert_eq!(exponents(&[fine.clone()]), None);
+        assert!(exponents(&[coarse.clone(), fine.clone()]).is_some());
+        // Its weak channels have the large weights: a step of the whole row grows with one.
+        for row in fine.weights.chunks_exact_mut(COLS) {
+            (0..COLS).filter(|i| i % 16 != 3).for_each(|i| row[i] *= 1e-3);
+        }
+        let scaled = fine.scaled(&exponents(&[coarse]).expect("it helps"));
+        assert!(scaled.cost() > fine.cost());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use rwkv_core::{Error, Image, image::Id};
 
-pub(crate) use fold::{Reader, exponents, scale, two_to};
+pub(crate) use fold::{MOST, Reader, exponents, scale, two_to};
 pub(crate) use matrix::Quantised;
 pub(crate) use metric::Correlation;
 pub(crate) use outliers::outliers;

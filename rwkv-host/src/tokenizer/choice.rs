@@ -30,7 +30,7 @@ impl Choice {
         let refused = |reason: String| TokenizerError::File { path: file.to_owned(), reason };
         let list = List::read(file).map_err(|error| refused(error.to_string()))?;
         fits(file, list.ids() as u32, vocab)?;
-        Ok(Self::Vocabulary(list.section().map_err(|error| refused(error.to_string()))?))
+        Ok(Self::Vocabulary(list.section()))
     }
 
     /// The tokenizer itself.

@@ -39,9 +39,6 @@ pub enum ListError {
     /// Some text would have no tokens.
     #[error("no token is the single byte {0:#04x}: every byte must be a token by itself")]
     Single(u8),
-    /// The tables would be too large.
-    #[error("its tokens have {0} bytes together: an image can hold 16 MB of them")]
-    Bytes(usize),
 }
 
 /// The bytes of each token id; none where an id stands for no text.

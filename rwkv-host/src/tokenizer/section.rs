@@ -1,23 +1,15 @@
 //! The tokenizer section of an image.
 
-use super::{List, ListError};
-
-/// Offsets have 24 bits.
-const MAX_BYTES: usize = 1 << 24;
+use super::List;
 
 impl List {
     /// The words of the section: head, a word per id, the order, the bytes.
-    ///
-    /// # Errors
-    /// [`ListError::Bytes`].
-    pub fn section(&self) -> Result<Vec<u32>, ListError> {
+    pub fn section(&self) -> Vec<u32> {
         let mut order: Vec<usize> =
             (0..self.tokens.len()).filter(|id| !self.tokens[*id].is_empty()).collect();
         order.sort_by_key(|id| &self.tokens[*id]);
+        // As many tokens as there are ids, of any length, have less than 2^24 bytes together.
         let (entries, bytes) = self.places(&order);
-        if bytes.len() > MAX_BYTES {
-            return Err(ListError::Bytes(bytes.len()));
-        }
         let head = [self.tokens.len(), order.len(), bytes.len(), 0];
         let mut words: Vec<u32> = head.iter().map(|n| *n as u32).collect();
         words.extend(entries);
@@ -31,7 +23,7 @@ impl List {
             u32::from_le_bytes(word)
         }));
         words.resize(words.len().next_multiple_of(4), 0);
-        Ok(words)
+        words
     }
 
     /// Where each token lies, and the bytes: a token that the next one in the order begins with

@@ -39,7 +39,7 @@ proptest! {
     ) {
         let more: Vec<&[u8]> = more.iter().map(Vec::as_slice).collect();
         let list = list(&more);
-        let words = list.section().unwrap();
+        let words = list.section();
         let tokenizer = Tokenizer::Vocabulary(Vocabulary::open(&words).unwrap());
         let tokens: Vec<u32> = tokenizer.encode(&text).collect();
         prop_assert_eq!(&tokens, &naive(&list, &text));
@@ -50,7 +50,7 @@ proptest! {
     #[test]
     fn any_bytes_make_the_round_trip(text: Vec<u8>) {
         let list = List::parse(EXCERPT).unwrap();
-        let words = list.section().unwrap();
+        let words = list.section();
         let vocabulary = Tokenizer::Vocabulary(Vocabulary::open(&words).unwrap());
         for tokenizer in [Tokenizer::Bytes, vocabulary] {
             let (mut stream, mut shown, mut back) = (Utf8Stream::new(), String::new(), Vec::new());
@@ -69,7 +69,7 @@ proptest! {
     /// Whatever is accepted encodes and decodes; nothing panics or goes on for ever.
     #[test]
     fn hostile_sections_end(changes in proptest::collection::vec((any::<usize>(), any::<u32>()), 1..4)) {
-        let mut words = list(&[b"ab", b"abc", b"abcd", b"bc"]).section().unwrap();
+        let mut words = list(&[b"ab", b"abc", b"abcd", b"bc"]).section();
         let len = words.len();
         for (at, xor) in changes {
             words[at % len] ^= xor >> (at % 32);
@@ -93,7 +93,7 @@ fn an_excerpt_of_the_world_vocabulary() {
     let lf: Vec<u8> = EXCERPT.iter().copied().filter(|byte| *byte != b'\r').collect();
     assert_ne!(lf.len(), EXCERPT.len());
     assert_eq!(List::parse(&lf).unwrap(), list);
-    let words = list.section().unwrap();
+    let words = list.section();
     let tokenizer = Tokenizer::Vocabulary(Vocabulary::open(&words).unwrap());
     assert_eq!(tokenizer.end_of_text(), Some(0));
     assert_eq!(tokenizer.decode(0), Ok(&[][..]));
@@ -169,7 +169,7 @@ fn lists_are_checked() {
 
 #[test]
 fn damaged_sections_are_refused() {
-    let good = list(&[b"ab", b"abc"]).section().unwrap();
+    let good = list(&[b"ab", b"abc"]).section();
     assert_eq!(Vocabulary::open(&good).unwrap().ids(), 259);
     let refused = |edit: &dyn Fn(&mut Vec<u32>)| {
         let mut words = good.clone();
@@ -202,7 +202,7 @@ fn agree(list: &List, ids: &str) {
     let read = |name: &str| std::fs::read(format!("{GOLDEN}/{name}")).unwrap();
     let (text, ids) = (read("text.bin"), read(ids));
     let expected = ids.as_chunks::<2>().0.iter().map(|id| u32::from(u16::from_le_bytes(*id)));
-    let words = list.section().unwrap();
+    let words = list.section();
     let tokenizer = Tokenizer::Vocabulary(Vocabulary::open(&words).unwrap());
     assert_eq!(tokenizer.encode(&text).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
@@ -232,7 +232,7 @@ fn the_world_vocabulary_agrees_with_the_package_rwkv() {
     let count = |keep: &dyn Fn(&Vec<u8>) -> bool| list.tokens.iter().filter(|t| keep(t)).count();
     assert_eq!((list.ids(), count(&|t| !t.is_empty())), (65_530, 65_529));
     assert_eq!(count(&|t| std::str::from_utf8(t).is_err()), 486);
-    let words = list.section().unwrap();
+    let words = list.section();
     assert_eq!(4 * words.len(), 663_136);
     let tokenizer = Tokenizer::Vocabulary(Vocabulary::open(&words).unwrap());
     for (id, token) in list.tokens.iter().enumerate().skip(1) {

@@ -82,7 +82,9 @@ fn version_7_is_taken_apart() {
 
 #[test]
 fn version_6_is_rescaled_back() {
-    let infos: [Info<'_>; 5] = [
+    let infos: [Info<'_>; 6] = [
+        // Older files do not join them.
+        ("blk.5.time_mix_lerp_g.weight", &[1, 1, 2], 0, 0),
         ("blk.5.time_mix_output.weight", &[2, 2], 0, 0),
         ("blk.6.time_mix_output.weight", &[2, 2], 0, 0),
         ("blk.12.channel_mix_value.weight", &[2, 2], 0, 0),
@@ -97,6 +99,7 @@ fn version_6_is_rescaled_back() {
     assert_eq!(read("blocks.12.ffn.value.weight"), [0., 4., 8., 12.]);
     assert_eq!(read("blocks.12.att.time_maa_w2"), [0., 3., 1., 4., 2., 5.]);
     assert_eq!(read("blocks.12.att.time_maa_r"), [6., 7.]);
+    assert_eq!(read("blocks.5.att.time_maa_g"), [0., 1.]);
 }
 
 #[test]
@@ -126,10 +129,16 @@ fn foreign_models_and_types_are_named() {
     assert!(refusal(&bytes).contains("GGUF version 1 is"));
     bytes[4..8].copy_from_slice(&[0, 0, 0, 3]);
     assert!(refusal(&bytes).contains("big-endian"));
-    let split = [("split.count", 4, 2u32.to_le_bytes().to_vec())];
-    let pairs = pairs("rwkv7");
-    let pairs = pairs.iter().map(|(n, k, v)| (&n[..], *k, v.clone())).chain(split);
-    assert!(refusal(&file(&pairs.collect::<Vec<_>>(), &[], &[])).contains("--merge"));
+    // As 16 bits, as all tools write it. A part that is not the first names no architecture.
+    let split = |count: u16, mut pairs: Vec<(String, u32, Vec<u8>)>| {
+        pairs.push(("split.count".into(), 2, count.to_le_bytes().to_vec()));
+        let pairs: Vec<Pair<'_>> = pairs.iter().map(|(n, k, v)| (&n[..], *k, v.clone())).collect();
+        file(&pairs, &[("a", &[4], 0, 0)], &counting(4))
+    };
+    assert!(refusal(&split(2, pairs("rwkv7"))).contains("--merge"));
+    assert!(refusal(&split(2, Vec::new())).contains("--merge"));
+    assert!(index_of(&split(1, pairs("rwkv7"))).is_ok());
+    assert!(index_of(&split(0, pairs("rwkv7"))).is_ok());
 }
 
 #[test]
