@@ -140,3 +140,19 @@ fn an_open_file_says_why_a_name_cannot_be_read() {
     assert!(message.contains("`b` holds I64 values"), "{message}");
     assert!(matches!(checkpoint.read("c"), Err(CheckpointError::Missing { count: 1, .. })));
 }
+
+/// Changes every byte of a file in three ways: what opens can be read.
+pub(super) fn no_changed_byte_panics(
+    whole: &[u8],
+    index_of: impl Fn(&[u8]) -> Result<Index, CheckpointError>,
+) {
+    for at in 0..whole.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut changed = whole.to_vec();
+            changed[at] ^= flip;
+            if let Ok(index) = index_of(&changed) {
+                index.entries.values().for_each(|entry| drop(entry.read(&changed)));
+            }
+        }
+    }
+}

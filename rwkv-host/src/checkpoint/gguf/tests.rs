@@ -184,13 +184,5 @@ fn no_changed_byte_panics() {
         ("blk.1.time_mix_w1.weight", &[1, 32], 8, 0),
     ];
     let whole = model("rwkv7", &infos, &counting(24));
-    for at in 0..whole.len() {
-        for flip in [0x01, 0x80, 0xff] {
-            let mut changed = whole.clone();
-            changed[at] ^= flip;
-            if let Ok(index) = index_of(&changed) {
-                index.entries.values().for_each(|entry| drop(entry.read(&changed)));
-            }
-        }
-    }
+    crate::checkpoint::tests::no_changed_byte_panics(&whole, index_of);
 }
