@@ -59,7 +59,7 @@ pub mod tokenizer;
 
 pub use digest::Digest;
 pub use error::{Error, ImageError, StreamError};
-pub use exec::Logits;
+pub use exec::{Hidden, Logits};
 pub use image::{Header, Image};
 pub use session::Model;
 pub use state::{State, StateView};

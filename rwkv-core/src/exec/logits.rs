@@ -7,10 +7,20 @@ pub trait Logits {
     /// Whether anybody looks: if not, the head is not computed.
     const WANTED: bool = true;
 
+    /// Whether anybody looks at the hidden vector; it costs a norm, and no logit.
+    const HIDDEN: bool = false;
+
     /// Whether there is room for so many; asked before a token is computed.
     fn fits(&self, vocab: u32) -> bool {
         let _ = vocab;
         true
+    }
+
+    /// Takes the hidden vector that the logits are products with: the last layer's output after
+    /// the last norm, `dim` elements, all finite. It comes before the logits.
+    #[inline]
+    fn hidden(&mut self, x: &[f32]) {
+        let _ = x;
     }
 
     /// Takes the logits of the tokens from `first` on. All are finite.
@@ -33,6 +43,12 @@ impl Logits for () {
 /// Both look.
 impl<A: Logits, B: Logits> Logits for (A, B) {
     const WANTED: bool = A::WANTED || B::WANTED;
+    const HIDDEN: bool = A::HIDDEN || B::HIDDEN;
+
+    fn hidden(&mut self, x: &[f32]) {
+        self.0.hidden(x);
+        self.1.hidden(x);
+    }
 
     fn fits(&self, vocab: u32) -> bool {
         self.0.fits(vocab) && self.1.fits(vocab)
@@ -51,6 +67,11 @@ impl<A: Logits, B: Logits> Logits for (A, B) {
 
 impl<L: Logits> Logits for &mut L {
     const WANTED: bool = L::WANTED;
+    const HIDDEN: bool = L::HIDDEN;
+
+    fn hidden(&mut self, x: &[f32]) {
+        (**self).hidden(x);
+    }
 
     fn fits(&self, vocab: u32) -> bool {
         (**self).fits(vocab)
@@ -68,6 +89,13 @@ impl<L: Logits> Logits for &mut L {
 /// Somebody looks, perhaps.
 impl<L: Logits> Logits for Option<L> {
     const WANTED: bool = L::WANTED;
+    const HIDDEN: bool = L::HIDDEN;
+
+    fn hidden(&mut self, x: &[f32]) {
+        if let Some(sink) = self {
+            sink.hidden(x);
+        }
+    }
 
     fn fits(&self, vocab: u32) -> bool {
         self.as_ref().is_none_or(|sink| sink.fits(vocab))
@@ -106,6 +134,28 @@ impl Logits for &mut [f32] {
     fn push(&mut self, first: u32, logits: &[f32]) {
         (**self).push(first, logits);
     }
+}
+
+/// The hidden vector instead of logits, which are not computed: what a model makes of all that it
+/// has read, for a search or a classifier.
+///
+/// An image whose channels are scaled by powers of two has them scaled here too, the same ones for
+/// every text: see the book's chapter *Quantisation*.
+#[derive(Debug)]
+pub struct Hidden<'a>(
+    /// Where it goes, [`crate::image::Dims::dim`] elements; what is beyond is cut off.
+    pub &'a mut [f32],
+);
+
+impl Logits for Hidden<'_> {
+    const WANTED: bool = false;
+    const HIDDEN: bool = true;
+
+    fn hidden(&mut self, x: &[f32]) {
+        self.0.iter_mut().zip(x).for_each(|(y, x)| *y = *x);
+    }
+
+    fn push(&mut self, _: u32, _: &[f32]) {}
 }
 
 impl Logits for crate::sampler::Sampler {

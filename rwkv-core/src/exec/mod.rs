@@ -12,7 +12,7 @@ mod rows;
 mod step;
 mod work;
 
-pub use logits::Logits;
+pub use logits::{Hidden, Logits};
 pub use rows::{Lane, TILE_ROWS};
 pub use step::{Columns, Step, check, finite};
 pub use work::{Part, Work};

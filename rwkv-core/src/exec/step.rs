@@ -369,12 +369,20 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
     }
 
     async fn head(&mut self, x: Span) -> Result<(), Error> {
-        if !L::WANTED {
+        if !(L::WANTED || L::HIDDEN) {
             return finite(self.lane.get(x)?);
         }
         self.section = self.header.dims.layers as u16 + 1;
         self.next_section().await?;
         self.layer_norm(Id::LnOut, x, x).await?;
+        if L::HIDDEN {
+            let x = self.lane.get(x)?;
+            finite(x)?;
+            self.logits.hidden(x);
+        }
+        if !L::WANTED {
+            return Ok(());
+        }
         let input = self.room(product_room(x.len()));
         self.lane.copy(x, input.part(0, x.len()))?;
         self.spent(Id::Head, Part::Shift);

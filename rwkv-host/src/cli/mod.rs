@@ -1,6 +1,7 @@
 //! The tool `rwkv`: one file per command.
 
 mod convert;
+mod embed;
 mod eval;
 mod generate;
 mod info;
@@ -43,6 +44,8 @@ enum Command {
     Tokens(tokens::TokensArgs),
     /// Print or save the logits after a prompt
     Logits(logits::LogitsArgs),
+    /// Print or save the vector that the model makes of a text
+    Embed(embed::EmbedArgs),
     /// Save the state after a prompt
     Prefill(prefill::PrefillArgs),
     /// Continue a prompt
@@ -65,6 +68,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::command(&args),
         Command::Tokens(args) => tokens::command(&args),
         Command::Logits(args) => logits::command(&args),
+        Command::Embed(args) => embed::command(&args),
         Command::Prefill(args) => prefill::command(&args),
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),

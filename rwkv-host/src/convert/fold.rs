@@ -181,6 +181,13 @@ impl Folds {
         }
     }
 
+    /// Undoes what scaling does to the hidden vector that the head reads.
+    pub fn unscale_hidden(&self, hidden: &mut [f32]) {
+        if let Some(powers) = self.0.get(&(None, Channels::Head)) {
+            scale(hidden, powers);
+        }
+    }
+
     /// What is known of the inputs of a matrix, once they are scaled.
     pub(super) fn inputs<'a>(
         &self,
@@ -196,6 +203,7 @@ impl Folds {
 
 #[cfg(test)]
 mod tests {
+    use rwkv_core::Hidden;
     use rwkv_tests::random::{self, Container, VERSIONS};
 
     use super::*;
@@ -206,17 +214,22 @@ mod tests {
         prefill::prefill,
     };
 
-    /// Bits of the logits after each of some tokens, and the image.
-    fn logits(model: &Model<'_>) -> (Vec<Vec<u32>>, Vec<u8>) {
+    /// Bits of logits and hidden vector after each of some tokens, and the image.
+    fn outputs(model: &Model<'_>) -> (Vec<Vec<u32>>, Vec<u8>) {
         let records =
             (0..model.requests.len()).map(|index| model.store(index, &Choice::EXACT, None));
         let file = model.image(&records.collect::<Result<Vec<_>, _>>().unwrap()).unwrap();
         let image = file.open().unwrap();
         let tokens: Vec<u32> = (0..24).map(|i| i * 37 % 256).collect();
-        let mut rows = vec![vec![0.0f32; image.header().dims.vocab as usize]; tokens.len()];
-        let mut sinks: Vec<&mut [f32]> = rows.iter_mut().map(Vec::as_mut_slice).collect();
+        let Dims { vocab, dim, .. } = image.header().dims;
+        let mut rows = vec![vec![0.0f32; (vocab + dim) as usize]; tokens.len()];
+        let split = rows.iter_mut().map(|row| row.split_at_mut(vocab as usize));
+        let mut sinks: Vec<(&mut [f32], Hidden<'_>)> =
+            split.map(|(logits, hidden)| (logits, Hidden(hidden))).collect();
         let mut memory = Memory::new(&image);
         prefill(&image, memory.state(&image).unwrap(), &tokens, &mut sinks).unwrap();
+        let folds = Folds::of(&image).unwrap();
+        rows.iter_mut().for_each(|row| folds.unscale_hidden(&mut row[vocab as usize..]));
         let bits = |row: &Vec<f32>| row.iter().map(|x| x.to_bits()).collect();
         (rows.iter().map(bits).collect(), file.bytes().to_vec())
     }
@@ -228,7 +241,7 @@ mod tests {
             let file = random::checkpoint(version, Container::Safetensors);
             let checkpoint = Checkpoint::open(file.path()).unwrap();
             let mut model = Model::new(&checkpoint, &Options::new(Weights::F32)).unwrap();
-            let (plain, bytes) = logits(&model);
+            let (plain, bytes) = outputs(&model);
             let dim = model.dims.dim as usize;
             let keys = places(&model);
             let powers = |shift: usize| (0..dim).map(|i| (7 * i + shift) as i32 % 9 - 4).collect();
@@ -236,7 +249,7 @@ mod tests {
             model.folds = Folds(folds);
             // Three in each layer, and the head.
             assert_eq!(model.folds.0.len(), 3 * model.dims.layers as usize + 1, "{version}");
-            let (folded, other) = logits(&model);
+            let (folded, other) = outputs(&model);
             assert!(plain == folded, "{version}");
             assert!(bytes != other, "{version}");
         }

@@ -442,16 +442,27 @@ impl<K: Kernel, L: Logits + Send, W: Watch> Executor for Sequence<'_, K, L, W> {
 
     async fn head(&mut self, x: Span) -> Result<(), Error> {
         let skip = self.tokens.len() - self.logits.len().min(self.tokens.len());
-        if !L::WANTED || skip == self.tokens.len() {
+        // As in a step whose logits nobody wants.
+        if !(L::WANTED || L::HIDDEN || W::WANTED) || skip == self.tokens.len() {
             return self.lanes().try_for_each(|lane| finite(lane.get(x)?));
         }
-        // As in a step whose logits nobody wants.
         self.lanes().take(skip).try_for_each(|lane| finite(lane.get(x)?))?;
         self.section(SectionKind::Head, 0)?;
         self.layer_norm(Id::LnOut, x, x).await?;
+        self.show(Id::Head, x)?;
+        if L::HIDDEN {
+            let lanes = self.scratch.chunks_exact(stride(self.image)).skip(skip);
+            for (scratch, sink) in lanes.zip(&mut *self.logits) {
+                let x = scratch.get(x.range()).ok_or(Error::Internal)?;
+                finite(x)?;
+                sink.hidden(x);
+            }
+        }
+        if !L::WANTED {
+            return Ok(());
+        }
         let input = self.room(product_room(x.len()));
         self.lanes().try_for_each(|mut lane| lane.copy(x, input.part(0, x.len())))?;
-        self.show(Id::Head, input.part(0, x.len()))?;
         let vocab = self.dims().vocab;
         let shape = Shape::matrix(Id::Head, vocab, x.len() as u32);
         let (record, payload) = self.record(shape)?;

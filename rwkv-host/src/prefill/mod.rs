@@ -28,13 +28,6 @@ impl Watch for () {
     fn inputs(&mut self, _: Option<u32>, _: Id, _: &[&[f32]]) {}
 }
 
-/// Logits that are computed and thrown away.
-struct Ignored;
-
-impl Logits for Ignored {
-    fn push(&mut self, _: u32, _: &[f32]) {}
-}
-
 /// As [`prefill`], and shows the inputs of every product before they are quantised.
 pub(crate) fn watched(
     image: &Image<'_>,
@@ -42,7 +35,8 @@ pub(crate) fn watched(
     tokens: &[u32],
     watch: &mut impl Watch,
 ) -> Result<(), Error> {
-    let mut logits: Vec<Ignored> = tokens.iter().map(|_| Ignored).collect();
+    // One of them each, so that the head's inputs are shown for every token.
+    let mut logits = vec![(); tokens.len()];
     run(native(), image, state, tokens, (&mut logits, None), watch)
 }
 
