@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::image::{Format, GROUP, MathMode, Record};
 use crate::kernel::{
     floats::{self, scalar::fold},
-    nibbles,
+    lane_nibbles, nibbles,
 };
 use crate::math;
 use crate::soft;
@@ -87,8 +87,19 @@ pub fn dequantise(record: &Record, row: &[u32], out: &mut [f32]) {
                 out.iter_mut().zip(nibbles(group)).for_each(|(y, w)| *y = w as f32 * scale);
             }
         }
-        // No table is interleaved: see `Record::parse`.
+        // No table is interleaved: see `Record::parse`, and `dequantise_lane`.
         (Format::Int8 | Format::Int4 | Format::Int4Lanes, _) => {}
+    }
+}
+
+/// One of the two rows that lie in a line of [`Format::Int4Lanes`], as floats.
+pub fn dequantise_lane(line: &[u32], lane: usize, scale: f32, out: &mut [f32]) {
+    let groups = out.len().div_ceil(GROUP);
+    let (subs, line) = line.split_at_checked(2 * groups.div_ceil(4)).unwrap_or_default();
+    let subs = bytemuck::cast_slice::<_, u8>(subs).iter().skip(lane).step_by(2);
+    for (out, (group, sub)) in out.chunks_mut(GROUP).zip(line.as_chunks::<8>().0.iter().zip(subs)) {
+        let scale = scale * f32::from(*sub);
+        out.iter_mut().zip(lane_nibbles(group, lane)).for_each(|(y, w)| *y = w as f32 * scale);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -76,16 +75,27 @@ impl ImageFile {
 /// # Errors
 /// If it cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    write_by(path, |temporary| Ok(fs::write(temporary, bytes)?))
+}
+
+/// As [`write_whole`], where `write` writes the file under its temporary name.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_by(
+    path: &Path,
+    write: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
         _ => PathBuf::from("."),
     };
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&dir)?;
-        file.write_all(bytes)?;
+    let whole = || -> anyhow::Result<()> {
+        let file = tempfile::NamedTempFile::new_in(&dir)?;
+        write(file.path())?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())
     };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    whole().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod convert;
 pub mod device;
 pub mod eval;
+pub mod export;
 pub mod file;
 pub mod memory;
 pub mod prefill;

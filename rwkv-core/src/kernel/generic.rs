@@ -149,6 +149,6 @@ pub(crate) fn nibbles(group: &[u32; 4]) -> [i32; GROUP] {
 }
 
 /// The weights of one row in a group of [`Format::Int4Lanes`].
-fn lane_nibbles(group: &[u32; 8], lane: usize) -> [i32; GROUP] {
+pub(crate) fn lane_nibbles(group: &[u32; 8], lane: usize) -> [i32; GROUP] {
     array::from_fn(|i| (group[i / 4] >> (16 * lane + 4 * (i % 4)) & 15) as i32 - 8)
 }

@@ -44,7 +44,10 @@ pub use neon::{Neon, NeonDot};
 pub use rv32::Rv32;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
-pub(crate) use {floats::sqrt, generic::nibbles};
+pub(crate) use {
+    floats::sqrt,
+    generic::{lane_nibbles, nibbles},
+};
 
 use crate::{
     error::Error,

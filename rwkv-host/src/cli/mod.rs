@@ -3,6 +3,7 @@
 mod convert;
 mod embed;
 mod eval;
+mod export;
 mod generate;
 mod info;
 mod logits;
@@ -38,6 +39,8 @@ pub struct Cli {
 enum Command {
     /// Turn a checkpoint into a flash image
     Convert(convert::ConvertArgs),
+    /// Turn an image back into a checkpoint that other runtimes read
+    Export(export::ExportArgs),
     /// Say what an image holds and what it needs
     Info(info::InfoArgs),
     /// Show how a text is taken apart
@@ -65,6 +68,7 @@ enum Command {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Convert(args) => convert::command(&args),
+        Command::Export(args) => export::command(&args),
         Command::Info(args) => info::command(&args),
         Command::Tokens(args) => tokens::command(&args),
         Command::Logits(args) => logits::command(&args),

@@ -181,6 +181,13 @@ impl Folds {
         }
     }
 
+    /// Undoes what [`Folds::apply`] does.
+    pub(crate) fn undo(&self, version: Version, request: &Request, values: &mut [f32]) {
+        let negated = |powers: &Vec<i32>| powers.iter().map(|power| -power).collect();
+        let inverse = self.0.iter().map(|(place, powers)| (*place, negated(powers)));
+        Self(inverse.collect()).apply(version, request, values);
+    }
+
     /// Undoes what scaling does to the hidden vector that the head reads.
     pub fn unscale_hidden(&self, hidden: &mut [f32]) {
         if let Some(powers) = self.0.get(&(None, Channels::Head)) {

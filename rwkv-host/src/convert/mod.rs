@@ -9,7 +9,7 @@ mod detect;
 mod fold;
 mod options;
 mod record;
-mod source;
+pub(crate) mod source;
 
 use rwkv_core::{
     exec::record::{Plan, Request, run},

@@ -19,7 +19,7 @@ pub(super) struct Source<'a> {
 }
 
 /// How tensors become the values of a record.
-enum Recipe {
+pub(crate) enum Recipe {
     /// The embedding table, normalised by `ln0`.
     Embedding,
     /// The DeepEmbed table of all layers, whose number this is.
@@ -34,14 +34,14 @@ enum Recipe {
     Vectors(Vec<String>),
 }
 
-const EMBEDDING: &str = "emb.weight";
+pub(crate) const EMBEDDING: &str = "emb.weight";
 /// Vectors that some checkpoints of version 5 keep per head.
 const HEAD_WISE: [&str; 3] = ["att.time_decay", "att.time_first", "att.time_faaaa"];
-const DEEP: [&str; 2] = ["ffn.s_emb.weight", "ffn.s_emb_x.weight"];
-const LN0: [&str; 2] = ["blocks.0.ln0.weight", "blocks.0.ln0.bias"];
+pub(crate) const DEEP: [&str; 2] = ["ffn.s_emb.weight", "ffn.s_emb_x.weight"];
+pub(crate) const LN0: [&str; 2] = ["blocks.0.ln0.weight", "blocks.0.ln0.bias"];
 
 /// `has` says whether the checkpoint holds a tensor.
-fn recipe(
+pub(crate) fn recipe(
     version: Version,
     layers: u32,
     request: &Request,
@@ -299,7 +299,7 @@ impl<'a> Source<'a> {
 }
 
 /// What becomes of the values of a vector that training sees in another form.
-fn mapping(version: Version, name: &str) -> Option<fn(f32) -> f32> {
+pub(crate) fn mapping(version: Version, name: &str) -> Option<fn(f32) -> f32> {
     match (version, name.rsplit('.').next()?) {
         (Version::V4, "time_decay") => Some(|w| -math::exp(w)),
         (Version::V50 | Version::V52, "time_decay") => Some(|w| math::exp(-math::exp(w))),
@@ -309,7 +309,7 @@ fn mapping(version: Version, name: &str) -> Option<fn(f32) -> f32> {
 }
 
 /// The matrix of `rows` by `cols` whose transpose leads `stored`.
-fn transposed(stored: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+pub(crate) fn transposed(stored: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols).map(|i| stored[i % cols * rows + i / cols]).collect()
 }
 

@@ -1,0 +1,137 @@
+//! From a flash image back to a checkpoint with official names, for any other runtime to check.
+//!
+//! What conversion did is undone: integers become floats, channels that were scaled are scaled
+//! back, decays are what training sees, and the embedding is one that `ln0` normalises.
+
+mod record;
+mod tensors;
+mod undo;
+
+use std::{cell::RefCell, collections::HashMap, path::Path};
+
+use anyhow::Context;
+use rwkv_core::{
+    Image,
+    exec::record::Request,
+    image::{Found, Version},
+};
+use safetensors::tensor::serialize_to_file;
+use thiserror::Error;
+
+use crate::{
+    convert::{ConvertError, Folds},
+    file,
+};
+pub use record::values;
+use tensors::Tensor;
+
+/// Why an image cannot be exported.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// The image does not say what `ln0` was.
+    #[error(
+        "the image's metadata do not hold the weights of ln0, which its embedding was normalised by; \
+         convert the checkpoint again"
+    )]
+    NoLn0,
+    /// A vector has a value that training cannot lead to.
+    #[error("{name} has the value {value} at index {index}, which no parameter stands for")]
+    Value {
+        /// The tensor.
+        name: String,
+        /// Where.
+        index: usize,
+        /// What the image holds.
+        value: f32,
+    },
+    /// The image cannot be taken apart.
+    #[error(transparent)]
+    Image(#[from] rwkv_core::ImageError),
+    /// What conversion did is not known.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+}
+
+/// An image, taken apart.
+pub struct Export<'a> {
+    version: Version,
+    tensors: Vec<(String, Tensor)>,
+    records: Vec<(Request, Found<'a>)>,
+    folds: Folds,
+    ln0: [Vec<f32>; 2],
+    layer_norm_eps: f32,
+    group_norm_eps: f32,
+}
+
+impl<'a> Export<'a> {
+    /// Takes an image apart; nothing large is decoded yet.
+    ///
+    /// # Errors
+    /// See [`ExportError`].
+    pub fn new(image: &Image<'a>) -> Result<Self, ExportError> {
+        let mut records = Vec::new();
+        image.walk(|request, found| {
+            records.push((*request, *found));
+            Ok(())
+        })?;
+        let header = image.header();
+        let mut export = Self {
+            version: header.version,
+            tensors: Vec::new(),
+            records,
+            folds: Folds::of(image)?,
+            ln0: undo::ln0(image).ok_or(ExportError::NoLn0)?,
+            layer_norm_eps: header.dims.layer_norm_eps,
+            group_norm_eps: header.dims.group_norm_eps,
+        };
+        export.tensors = export.list(&header.dims)?;
+        Ok(export)
+    }
+
+    /// How many tensors there are.
+    pub const fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Writes them into a `.safetensors` file, whole or not at all, in f32. `progress` hears of
+    /// each. One tensor at a time is held.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, path: &Path, progress: impl FnMut()) -> anyhow::Result<()> {
+        let metadata = HashMap::from([
+            ("generator".into(), concat!("rwkv ", env!("CARGO_PKG_VERSION")).into()),
+            ("version".into(), self.version.name().into()),
+            ("layer_norm_eps".into(), self.layer_norm_eps.to_string()),
+            ("group_norm_eps".into(), self.group_norm_eps.to_string()),
+        ]);
+        let progress = RefCell::new(progress);
+        let views = self.tensors.iter().map(|(name, tensor)| {
+            (name.as_str(), tensors::Lazy { export: self, tensor, progress: &progress })
+        });
+        file::write_by(path, |temporary| {
+            serialize_to_file(views, Some(metadata), temporary)
+                .with_context(|| format!("cannot write {}", path.display()))
+        })
+    }
+
+    /// The values of a record as floats, outputs by inputs, no channel scaled.
+    fn values(&self, index: usize) -> Vec<f32> {
+        let (request, found) = &self.records[index];
+        let mut values = values(found);
+        self.folds.undo(self.version, request, &mut values);
+        values
+    }
+}
+
+impl std::fmt::Debug for Export<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Export").field("version", &self.version).finish_non_exhaustive()
+    }
+}
