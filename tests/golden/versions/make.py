@@ -4,9 +4,12 @@
     apt-get install --no-install-recommends python3-torch
     python3 -m venv --system-site-packages VENV && VENV/bin/pip install --no-deps rwkv tokenizers
     VENV/bin/python tests/golden/versions/make.py [VERSION]
+    VENV/bin/python tests/golden/versions/make.py --exported target/release/rwkv
 
 For each version this writes a list of tensors, from which the tests make the same checkpoint, and
-the logits after the last tokens of a text, by the package `rwkv` on the CPU in f32.
+the logits after the last tokens of a text, by the package `rwkv` on the CPU in f32. With
+`--exported` it writes nothing, and compares with those of the same models after `rwkv export`
+(which takes the package `safetensors` besides).
 """
 
 import os
@@ -150,6 +153,15 @@ def load(version, path):
     return RWKV(model=path, strategy="cpu fp32")
 
 
+def logits(model):
+    """After the last tokens of the text, one after the other."""
+    state, shown = None, []
+    for word, _ in zip(xorshift(SEED), range(TOKENS)):
+        row, state = model.forward([32 + word % 95], state)
+        shown.append(row)
+    return torch.cat(shown[-SHOWN:]).tolist()
+
+
 def main(version):
     lines = list(tensors(version))
     with open(HERE / f"{version}.txt", "w") as file:
@@ -158,20 +170,42 @@ def main(version):
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/model"
         torch.save(checkpoint(lines), f"{path}.pth")
-        model = load(version, path)
-    state, shown = None, []
-    for word, _ in zip(xorshift(SEED), range(TOKENS)):
-        logits, state = model.forward([32 + word % 95], state)
-        shown.append(logits)
-    shown = torch.cat(shown[-SHOWN:]).tolist()
+        shown = logits(load(version, path))
     with open(HERE / f"{version}.logits", "wb") as file:
         file.write(struct.pack(f"<{len(shown)}f", *shown))
     print(version, max(map(abs, shown)))
 
 
+def check(version, rwkv):
+    """What the package computes of a model that was converted and exported by the program."""
+    from safetensors.torch import load_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model"
+        torch.save(checkpoint(list(tensors(version))), f"{path}.pth")
+        convert = ["convert", f"{path}.pth", "-o", f"{path}.rwkv", "--weights", "f32"]
+        export = ["export", f"{path}.rwkv", "-o", f"{path}.safetensors"]
+        for args in [convert, export]:
+            subprocess.run([rwkv, *args], check=True, stdout=subprocess.DEVNULL)
+        torch.save(load_file(f"{path}.safetensors"), f"{path}.pth")
+        shown = logits(load(version, path))
+    wanted = struct.unpack(f"<{len(shown)}f", (HERE / f"{version}.logits").read_bytes())
+    largest = max(map(abs, wanted))
+    error = max(abs(a - b) for a, b in zip(shown, wanted)) / largest
+    print(f"{version}: exported, {error:.1e} of the largest logit")
+    assert error < 1e-4
+
+
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        main(sys.argv[1])
-    else:
-        for each in HEADS:
-            subprocess.run([sys.executable, __file__, each], check=True)
+    match sys.argv[1:]:
+        case ["--exported", rwkv]:
+            for each in HEADS:
+                command = [sys.executable, __file__, "--exported", rwkv, each]
+                subprocess.run(command, check=True)
+        case ["--exported", rwkv, version]:
+            check(version, rwkv)
+        case [version]:
+            main(version)
+        case _:
+            for each in HEADS:
+                subprocess.run([sys.executable, __file__, each], check=True)
