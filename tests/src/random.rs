@@ -29,6 +29,17 @@ pub enum Container {
     Gguf,
 }
 
+/// Every container, and the versions that are found in it.
+pub const CONTAINERS: [(Container, &[&str]); 7] = [
+    (Container::Torch, &VERSIONS),
+    (Container::Safetensors, &VERSIONS),
+    (Container::HuggingFace, &["4", "5.0", "5.1", "5.2", "6"]),
+    (Container::FlashLinearAttention, &["7"]),
+    (Container::FlashLinearAttentionJoined, &["7"]),
+    (Container::RwkvCpp, &["4", "5.0", "5.1", "5.2", "6", "7"]),
+    (Container::Gguf, &["6", "7"]),
+];
+
 /// How the matrices of a file are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {

@@ -1,10 +1,16 @@
 //! One model in every container: one image. The table of the book's chapter on checkpoints names
 //! these tests.
 
+use std::path::Path;
+
 use rwkv_core::image::Id;
-use rwkv_host::{convert::Weights, file::ImageFile};
+use rwkv_host::{
+    convert::{Options, Weights},
+    file::ImageFile,
+    tokenizer::{Choice, List},
+};
 use rwkv_tests::{
-    image,
+    image, image_with,
     random::{self, Container, Precision, VERSIONS},
     shared,
 };
@@ -21,6 +27,33 @@ fn same(version: &str, container: Container) {
         let [found, expected] = [found, expected].map(|file| image(file.path(), Weights::F32));
         assert!(found.bytes() == expected.bytes(), "{version}, {container:?}, {precision:?}");
     }
+    any_tokenizer(random::checkpoint(version, container).path());
+}
+
+/// A checkpoint takes every tokenizer that goes into an image.
+fn any_tokenizer(checkpoint: &Path) {
+    for tokenizer in tokenizers() {
+        let options = Options { tokenizer: &tokenizer, ..Options::new(Weights::Int8) };
+        let file = image_with(checkpoint, &options);
+        let image = file.open().expect("it opens");
+        let in_image = image.tokenizer().expect("it is in the image");
+        let text = b"\xff\0 text";
+        let tokens: Vec<u32> = in_image.encode(text).collect();
+        let change = if matches!(tokenizer, Choice::Bytes) { 0 } else { ORDER };
+        assert_eq!(tokens, text.map(|byte| u32::from(byte ^ change)), "{checkpoint:?}");
+    }
+}
+
+/// What makes ids of bytes in the vocabulary below.
+const ORDER: u8 = 90;
+
+/// Those that go into an image: a token for each byte, or a vocabulary, here of the bytes in
+/// another order.
+fn tokenizers() -> [Choice; 2] {
+    let list: String =
+        (0..=255u8).map(|byte| format!("{} b'\\x{byte:02x}' 1\n", byte ^ ORDER)).collect();
+    let list = List::parse(list.as_bytes()).expect("a list");
+    [Choice::Bytes, Choice::Vocabulary(list.section())]
 }
 
 #[test]
@@ -53,6 +86,7 @@ fn safetensors_sharded() {
             (random::sharded(version), random::checkpoint(version, Container::Safetensors));
         let [found, expected] = [folder.path(), file.path()].map(|path| image(path, Weights::F32));
         assert!(found.bytes() == expected.bytes(), "{version}");
+        any_tokenizer(folder.path());
     }
 }
 
@@ -110,6 +144,7 @@ fn close(version: &str) {
         }
         println!("{version}, {precision:?}: {worst} ulp");
     }
+    any_tokenizer(random::checkpoint(version, Container::RwkvCpp).path());
 }
 
 /// Every record's id and words, without the checksums of its blocks.

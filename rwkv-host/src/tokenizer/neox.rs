@@ -90,37 +90,58 @@ fn bytes() -> HashMap<char, u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rwkv_core::image::TokenizerKind;
+    use rwkv_tests::random::{self, CONTAINERS};
+    use serde_json::{Value, json};
 
-    /// The bytes, a few merges and two added tokens, as `20B_tokenizer.json` has them.
-    fn json() -> String {
-        let mut vocabulary: Vec<(String, usize)> = vec![("<|endoftext|>".into(), 0)];
+    use super::*;
+    use crate::{
+        checkpoint::Checkpoint,
+        convert::{Options, Weights, convert},
+        file::ImageFile,
+        tokenizer::Choice,
+    };
+
+    /// The characters of all bytes, in order.
+    fn characters() -> Vec<char> {
         let mut characters: Vec<(u8, char)> = bytes().into_iter().map(|(c, b)| (b, c)).collect();
         characters.sort_unstable();
-        vocabulary.extend(characters.iter().map(|(b, c)| (c.to_string(), usize::from(*b) + 1)));
-        let merges = [["t", "h"], ["th", "e"], ["\u{120}", "the"], ["\u{c3}", "\u{a9}"]];
-        vocabulary.extend(merges.iter().zip(257..).map(|(pair, id)| (pair.concat(), id)));
-        let added = |id: usize, content: &str, special: bool| {
-            serde_json::json!({ "id": id, "content": content, "special": special, "single_word": false,
-                "lstrip": false, "rstrip": false, "normalized": !special })
-        };
-        let byte_level = serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
-        serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null,
-            "added_tokens": [added(0, "<|endoftext|>", true), added(261, "    ", false)],
+        characters.into_iter().map(|(_, c)| c).collect()
+    }
+
+    /// Byte-level BPE in the form of `20B_tokenizer.json`.
+    fn json(vocabulary: HashMap<String, usize>, merges: &[[&str; 2]], added: &[Value]) -> String {
+        let byte_level =
+            json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+        json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
             "normalizer": { "type": "NFC" }, "pre_tokenizer": byte_level, "post_processor": null,
             "decoder": byte_level,
             "model": { "type": "BPE", "dropout": null, "unk_token": null,
                 "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
-                "vocab": vocabulary.into_iter().collect::<HashMap<_, _>>(), "merges": merges },
+                "vocab": vocabulary, "merges": merges },
         })
         .to_string()
+    }
+
+    /// The bytes, a few merges and two added tokens.
+    fn usual() -> String {
+        let merges = [["t", "h"], ["th", "e"], ["\u{120}", "the"], ["\u{c3}", "\u{a9}"]];
+        let characters = characters().into_iter().map(String::from);
+        let all = ["<|endoftext|>".into()].into_iter().chain(characters);
+        let all = all.chain(merges.iter().map(|pair| pair.concat()));
+        let added = |id: usize, content: &str, special: bool| {
+            json!({ "id": id, "content": content, "special": special, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": !special })
+        };
+        let added = [added(0, "<|endoftext|>", true), added(261, "    ", false)];
+        json(all.zip(0..).collect(), &merges, &added)
     }
 
     #[test]
     fn byte_level_tokens_have_their_bytes() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), json()).unwrap();
+        std::fs::write(file.path(), usual()).unwrap();
         let neox = Neox::read(file.path()).unwrap();
         assert_eq!((neox.ids(), neox.end_of_text()), (262, Some(0)));
         let text = "the the\n    é世";
@@ -132,5 +153,26 @@ mod tests {
         assert!(matches!(neox.encode(b"a\xff"), Err(TokenizerError::Utf8(1))));
         std::fs::write(file.path(), "{}").unwrap();
         assert!(matches!(Neox::read(file.path()), Err(TokenizerError::File { .. })));
+    }
+
+    /// Such a tokenizer goes with any version in any container: the image says that the host has it.
+    #[test]
+    fn every_version_from_every_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let all = characters().into_iter().map(String::from).zip(0..).collect();
+        std::fs::write(&path, json(all, &[], &[])).unwrap();
+        let tokenizer = Choice::read(&path, 256).unwrap();
+        let options = Options { tokenizer: &tokenizer, ..Options::new(Weights::Int8) };
+        for (container, versions) in CONTAINERS {
+            for version in versions {
+                let file = random::checkpoint(version, container);
+                let checkpoint = Checkpoint::open(file.path()).unwrap();
+                let image = ImageFile::new(&convert(&checkpoint, &options, |_, _| ()).unwrap());
+                let image = image.open().unwrap();
+                assert_eq!(image.header().tokenizer, TokenizerKind::Host);
+                assert!(image.tokenizer().is_none());
+            }
+        }
     }
 }
