@@ -201,7 +201,8 @@ impl<'a, B: Board> Agent<'a, B> {
 struct Session<'a> {
     model: Model<'a, InPlace<'a>>,
     state: &'a mut [f32],
-    broken: bool,
+    /// Whether the words of the state are one.
+    ready: bool,
     /// Has seen the logits of the last token, if one was read.
     sampler: Sampler,
 }
@@ -217,18 +218,17 @@ impl<'a> Session<'a> {
         let model = Model::new(header, InPlace::new(words), scratch);
         let model = model.map_err(AgentError::Model)?;
         let sampler = Sampler::new(SamplerConfig::GREEDY).map_err(|_| AgentError::Sampler)?;
-        let mut session = Self { model, state, broken: false, sampler };
+        let mut session = Self { model, state, ready: false, sampler };
         session.reset(SamplerConfig::GREEDY)?;
         Ok(session)
     }
 
-    /// Back to before the first token; untouched if the sampler's settings are out of range.
+    /// Back to where the image begins; untouched if the sampler's settings are out of range.
     fn reset(&mut self, config: SamplerConfig) -> Result<(), AgentError> {
         self.sampler = Sampler::new(config).map_err(|_| AgentError::Sampler)?;
-        let header = self.model.header();
-        let state = StateView::over(header, self.state, &mut self.broken);
-        state.map_err(AgentError::Model)?.reset(header);
-        Ok(())
+        let state = StateView::over(self.model.header(), self.state, &mut self.ready);
+        let begun = state.and_then(|state| self.model.reset(state));
+        begun.map_err(AgentError::Model)
     }
 
     /// Reads a token, or for `None` the one that the sampler chooses now: random numbers are drawn
@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
             None => self.sampler.finish().map_err(|_| AgentError::NothingRead)?,
         };
         let header: Header = *self.model.header();
-        let state = StateView::over(&header, self.state, &mut self.broken);
+        let state = StateView::over(&header, self.state, &mut self.ready);
         let mut state = state.map_err(AgentError::Model)?;
         let mut logits = Digest::default();
 

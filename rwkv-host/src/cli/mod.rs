@@ -1,5 +1,6 @@
 //! The tool `rwkv`: one file per command.
 
+mod bake;
 mod convert;
 mod eval;
 mod generate;
@@ -45,6 +46,8 @@ enum Command {
     Logits(logits::LogitsArgs),
     /// Save the state after a prompt
     Prefill(prefill::PrefillArgs),
+    /// Put the state after a prompt into an image, which then begins there
+    Bake(bake::BakeArgs),
     /// Continue a prompt
     Generate(generate::GenerateArgs),
     /// Say how well an image predicts a text, and how close it is to its checkpoint
@@ -66,6 +69,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tokens(args) => tokens::command(&args),
         Command::Logits(args) => logits::command(&args),
         Command::Prefill(args) => prefill::command(&args),
+        Command::Bake(args) => bake::command(&args),
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),
         Command::Validate(args) => return crate::validate::command(args),
