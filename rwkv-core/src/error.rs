@@ -76,6 +76,11 @@ pub enum ImageError {
     Plan,
     /// The tokenizer section is of no use.
     Vocabulary(VocabularyError),
+    /// A value of the start state is infinite or not a number.
+    StartState {
+        /// Its index among the words of the state.
+        word: u32,
+    },
 }
 
 impl fmt::Display for ImageError {
@@ -123,6 +128,9 @@ impl fmt::Display for ImageError {
                 f.write_str("scratch or block size in the header is not what the model needs")
             }
             Self::Vocabulary(error) => write!(f, "the vocabulary is damaged: {error}"),
+            Self::StartState { word } => {
+                write!(f, "word {word} of the start state is infinite or not a number")
+            }
         }
     }
 }
@@ -206,7 +214,7 @@ pub enum Error {
     },
     /// A value became infinite or not a number.
     NonFinite,
-    /// An earlier token failed half-way: reset or restore the state first.
+    /// The state was never set, or an earlier token failed half-way: reset or restore it first.
     BrokenState,
     /// The executor was driven by something other than the model text.
     Internal,
@@ -243,7 +251,7 @@ impl fmt::Display for Error {
             }
             Self::NonFinite => f.write_str("a value became infinite or not a number"),
             Self::BrokenState => {
-                f.write_str("the state is broken by a failed token: reset or restore it first")
+                f.write_str("the state was never set or a token failed: reset or restore it first")
             }
             Self::Internal => f.write_str("the executor was driven out of order"),
         }

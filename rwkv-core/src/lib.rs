@@ -22,6 +22,7 @@
 //! let mut state = State::<4, 128, 3>::new();
 //! let mut scratch = [0.0; 2048];
 //! let mut model = Model::new(*image.header(), InPlace::new(image.words()), &mut scratch)?;
+//! model.reset(state.view())?; // where the image begins
 //! let mut logits = [0.0; 256];
 //! model.step(state.view(), b'a'.into(), &mut logits[..])?;
 //! # Ok(())

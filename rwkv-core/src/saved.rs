@@ -249,7 +249,7 @@ pub enum SavedError {
         /// Its index among the words.
         word: u32,
     },
-    /// The state is broken by a failed token.
+    /// The state was never set, or a token failed half-way.
     Broken,
 }
 
@@ -280,7 +280,7 @@ impl fmt::Display for SavedError {
             Self::NonFinite { word } => {
                 write!(f, "word {word} of the state is infinite or not a number")
             }
-            Self::Broken => f.write_str("the state is broken by a failed token"),
+            Self::Broken => f.write_str("the state was never set or a token failed"),
         }
     }
 }

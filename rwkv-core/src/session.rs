@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    exec::{Columns, Logits, Step},
+    exec::{Columns, Logits, Step, start},
     image::Header,
     kernel::{Kernel, Native, native},
     poll,
@@ -57,6 +57,26 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
     /// Columns of sparse products in all tokens so far, and how many were not skipped.
     pub const fn columns(&self) -> Columns {
         self.columns
+    }
+
+    /// Sets a state to where the image begins and waits for the stream where it must: at the
+    /// image's start state, if it has one, else where nothing was read. Every sequence starts with
+    /// this, or with a state that was saved.
+    ///
+    /// # Errors
+    /// [`Error::StateSize`], which leaves the state as it was; where the start state cannot be read
+    /// or is not one, [`Error::Stream`], [`Error::Image`] or [`Error::NonFinite`], which leave the
+    /// state marked broken.
+    pub async fn reset_async(&mut self, state: StateView<'_>) -> Result<(), Error> {
+        start::begin(&self.header, &mut self.stream, state).await
+    }
+
+    /// As [`Model::reset_async`], over a stream that never waits.
+    ///
+    /// # Errors
+    /// As there; [`Error::Internal`] if the stream does wait.
+    pub fn reset(&mut self, state: StateView<'_>) -> Result<(), Error> {
+        poll::once(self.reset_async(state)).unwrap_or(Err(Error::Internal))
     }
 
     /// Runs one token and waits for the stream where it must; logits go to `logits`, or are not

@@ -21,26 +21,19 @@ const EMPTY_EXPONENT: f32 = -1e30;
 pub struct State<const LAYERS: usize, const DIM: usize, const WIDTH: usize> {
     shift: [[[f32; DIM]; 2]; LAYERS],
     recurrent: [[[f32; DIM]; WIDTH]; LAYERS],
-    broken: bool,
+    ready: bool,
 }
 
 impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> State<LAYERS, DIM, WIDTH> {
-    /// The state before the first token.
+    /// Memory for a state, all zeros, so that it takes no flash as a static. Where a sequence
+    /// begins is the image's to say: no token is computed before [`crate::Model::reset`],
+    /// [`StateView::clear`] or [`StateView::restore`].
     pub const fn new() -> Self {
-        let mut state = Self {
+        Self {
             shift: [[[0.0; DIM]; 2]; LAYERS],
             recurrent: [[[0.0; DIM]; WIDTH]; LAYERS],
-            broken: false,
-        };
-        // Heads are multiples of four channels, so three rows are version 4's.
-        if WIDTH == 3 {
-            let mut layer = 0;
-            while layer < LAYERS {
-                state.recurrent[layer][2] = [EMPTY_EXPONENT; DIM];
-                layer += 1;
-            }
+            ready: false,
         }
-        state
     }
 
     /// The unsized view that kernels and model text see.
@@ -48,7 +41,7 @@ impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> State<LAYERS, DI
         StateView {
             shift: self.shift.as_flattened_mut().as_flattened_mut(),
             recurrent: self.recurrent.as_flattened_mut().as_flattened_mut(),
-            broken: &mut self.broken,
+            ready: &mut self.ready,
         }
     }
 }
@@ -66,19 +59,19 @@ impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> Default
 pub struct StateView<'a> {
     shift: &'a mut [f32],
     recurrent: &'a mut [f32],
-    broken: &'a mut bool,
+    ready: &'a mut bool,
 }
 
 impl<'a> StateView<'a> {
-    /// A view over memory of [`Header::state_words`] words, as a generic agent has it. The
-    /// content is undefined until [`StateView::reset`].
+    /// A view over memory of [`Header::state_words`] words, as a generic agent has it. `ready`
+    /// says whether they are a state: it is false at first, and the view keeps it.
     ///
     /// # Errors
     /// [`Error::StateSize`].
     pub fn over(
         header: &Header,
         memory: &'a mut [f32],
-        broken: &'a mut bool,
+        ready: &'a mut bool,
     ) -> Result<Self, Error> {
         let needed = header.state_words();
         let given = memory.len();
@@ -86,11 +79,12 @@ impl<'a> StateView<'a> {
         let memory = memory.get_mut(..needed).ok_or(wrong)?;
         let shift = header.shift_words();
         let (shift, recurrent) = memory.split_at_mut_checked(shift).ok_or(wrong)?;
-        Ok(Self { shift, recurrent, broken })
+        Ok(Self { shift, recurrent, ready })
     }
 
-    /// Back to the state before the first token.
-    pub fn reset(&mut self, header: &Header) {
+    /// The state that has read nothing, whatever the image begins with: for that, there are
+    /// [`crate::Model::reset`] and [`crate::Image::reset`].
+    pub fn clear(&mut self, header: &Header) {
         self.shift.fill(0.0);
         self.recurrent.fill(0.0);
         if header.version == Version::V4 {
@@ -99,7 +93,7 @@ impl<'a> StateView<'a> {
                 row.fill(EMPTY_EXPONENT);
             }
         }
-        *self.broken = false;
+        *self.ready = true;
     }
 
     /// Takes over the values of a saved state, in the order of [`StateView::words`].
@@ -107,7 +101,7 @@ impl<'a> StateView<'a> {
     /// # Errors
     /// [`Error::StateSize`] if they are too few or too many: the state is broken then.
     pub fn restore(&mut self, words: impl IntoIterator<Item = f32>) -> Result<(), Error> {
-        *self.broken = true;
+        *self.ready = false;
         let needed = self.len() as u32;
         let mut words = words.into_iter();
         let mut given = 0;
@@ -119,7 +113,7 @@ impl<'a> StateView<'a> {
         if given != needed {
             return Err(Error::StateSize { needed, given });
         }
-        *self.broken = false;
+        *self.ready = true;
         Ok(())
     }
 
@@ -128,7 +122,7 @@ impl<'a> StateView<'a> {
         StateView {
             shift: &mut *self.shift,
             recurrent: &mut *self.recurrent,
-            broken: &mut *self.broken,
+            ready: &mut *self.ready,
         }
     }
 
@@ -137,9 +131,17 @@ impl<'a> StateView<'a> {
     /// # Errors
     /// [`Error::BrokenState`] or [`Error::StateSize`].
     pub const fn check(&self, header: &Header) -> Result<(), Error> {
-        if *self.broken {
+        if !*self.ready {
             return Err(Error::BrokenState);
         }
+        self.fits(header)
+    }
+
+    /// Whether it has the shape of the image's states.
+    ///
+    /// # Errors
+    /// [`Error::StateSize`].
+    pub(crate) const fn fits(&self, header: &Header) -> Result<(), Error> {
         let needed = header.state_words();
         let shift = header.shift_words();
         if self.shift.len() != shift || self.len() != needed {
@@ -158,14 +160,14 @@ impl<'a> StateView<'a> {
         self.len() == 0
     }
 
-    /// Whether a token failed half-way, so that the values are those of no token.
+    /// Whether the values are those of no token: never set, or left by one that failed half-way.
     pub const fn is_broken(&self) -> bool {
-        *self.broken
+        !*self.ready
     }
 
     /// Marks the values as those of no token, or as restored.
     pub const fn set_broken(&mut self, broken: bool) {
-        *self.broken = broken;
+        *self.ready = !broken;
     }
 
     /// The two token-shift rows and the recurrent rows of a layer.

@@ -158,14 +158,47 @@ pub fn gguf_listing(version: &str) -> (String, String) {
     (gguf::listing(tensors(version)), expected)
 }
 
-/// A checkpoint with official names that holds one more tensor.
+/// A checkpoint with official names that holds more tensors, of one element each.
 ///
 /// # Panics
 /// If there is none.
-pub fn checkpoint_with(version: &str, name: &str) -> NamedTempFile {
+pub fn checkpoint_with(version: &str, names: &[&str]) -> NamedTempFile {
     let mut tensors = tensors(version);
-    tensors.push(Tensor { name: name.to_owned(), shape: vec![1], values: vec![1.0] });
+    let one = |name: &&str| Tensor { name: (*name).to_owned(), shape: vec![1], values: vec![1.0] };
+    tensors.extend(names.iter().map(one));
     file(&safetensors(&tensors))
+}
+
+/// A checkpoint with official names and tuned states, for versions from 5 on: see
+/// `golden/versions/make_tuned.py`.
+///
+/// # Panics
+/// If there is none.
+pub fn tuned(version: &str) -> NamedTempFile {
+    file(&safetensors(&tuned_tensors(version)))
+}
+
+/// The tuned states alone, as they are passed around.
+///
+/// # Panics
+/// If there are none.
+pub fn tuned_states(version: &str) -> NamedTempFile {
+    let mut tensors = tuned_tensors(version);
+    tensors.retain(|tensor| tensor.name.ends_with(".time_state"));
+    file(&safetensors(&tensors))
+}
+
+fn tuned_tensors(version: &str) -> Vec<Tensor> {
+    let lists = ["txt", "tuned.txt"].map(|list| fs::read_to_string(golden(version, list)));
+    fill(&lists.map(|list| list.expect("the lists of tensors")).concat())
+}
+
+/// The text that was read from the tuned states, and the logits after each token of it.
+///
+/// # Panics
+/// If there are none.
+pub fn expected_tuned(version: &str) -> (Vec<u32>, Vec<f32>) {
+    (crate::text(3, 7), logits(version, "tuned.logits"))
 }
 
 fn file(bytes: &[u8]) -> NamedTempFile {
@@ -179,9 +212,12 @@ fn file(bytes: &[u8]) -> NamedTempFile {
 /// # Panics
 /// If there are none.
 pub fn expected(version: &str) -> (Vec<u32>, Vec<f32>) {
-    let bytes = fs::read(golden(version, "logits")).expect("the logits");
-    let logits = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    (crate::text(64, 7), logits)
+    (crate::text(64, 7), logits(version, "logits"))
+}
+
+fn logits(version: &str, extension: &str) -> Vec<f32> {
+    let bytes = fs::read(golden(version, extension)).expect("the logits");
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
 fn safetensors(tensors: &[Tensor]) -> Vec<u8> {

@@ -1,14 +1,16 @@
 //! Damaged images: each ends in the same typed error on the host and on a device.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use rwkv_core::{
     Header, ImageError, Model, State,
-    image::{HEADER_BYTES, SECTION_BYTES, SectionKind},
+    image::{HEADER_BYTES, SECTION_BYTES, SectionKind, checksum},
     stream::InPlace,
     tokenizer::VocabularyError,
 };
 use rwkv_host::{
-    convert::{Weights, with_section},
+    convert::{Weights, with_section, with_start},
     file::ImageFile,
     memory::Memory,
     tokenizer::List,
@@ -74,7 +76,7 @@ fn a_tokenizer_section_is_checked() {
 
 #[test]
 fn optional_sections_follow_the_head_in_order() {
-    use SectionKind::{Metadata, Tokenizer};
+    use SectionKind::{Metadata, StartState, Tokenizer};
     let mut file = image(&shipped("tunes-v4"), Weights::Int8);
     let metadata = file.open().expect("it opens").section(Metadata).expect("metadata").to_vec();
     let vocabulary = vocabulary(0);
@@ -100,6 +102,19 @@ fn optional_sections_follow_the_head_in_order() {
     }
     let bare = with_section(&good, Tokenizer, None).expect("it fits");
     assert_eq!(ImageFile::new(&bare).open().expect("it opens").section(Tokenizer), None);
+
+    // The start state goes between them, whichever came first.
+    let kinds = |file: &ImageFile| -> Vec<_> {
+        let image = file.open().expect("it opens");
+        let optional = image.sections().filter(|s| s.kind.is_optional());
+        optional.map(|s| s.kind).collect()
+    };
+    let all = [Tokenizer, StartState, Metadata];
+    assert_eq!(kinds(&baked(&file)), all);
+    let both = baked(&ImageFile::new(&bare));
+    let both = both.open().expect("it opens");
+    let both = with_section(&both, Tokenizer, Some(vocabulary)).expect("it fits");
+    assert_eq!(kinds(&ImageFile::new(&both)), all);
 }
 
 #[test]
@@ -117,9 +132,80 @@ fn every_flipped_bit_of_the_front_is_noticed() {
     assert!(file.open().is_ok());
 }
 
+/// An image that begins at the state after a token.
+fn baked(file: &ImageFile) -> ImageFile {
+    let image = file.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    step(&mut memory, &image, &[88]).expect("it steps");
+    let words = memory.state(&image).expect("it fits").words().concat();
+    ImageFile::new(&with_start(&image, Some(&words)).expect("it fits"))
+}
+
+#[test]
+fn a_start_state_is_checked() {
+    for model in ["tunes-v4", "tunes-v7"] {
+        let good = baked(&image(&shipped(model), Weights::Int8));
+        let opened = good.open().expect("it opens");
+        let kinds: Vec<_> = opened.sections().map(|s| s.kind).collect();
+        assert_eq!(kinds[kinds.len() - 2..], [SectionKind::StartState, SectionKind::Metadata]);
+        let index = kinds.len() - 2;
+        let section = opened.sections().nth(index).expect("the section");
+        assert_eq!(opened.header().start_offset, section.offset);
+        let (at, end) = (section.range().start, section.range().end);
+        let with = |repair: bool, edit: &dyn Fn(&mut [u8])| {
+            let mut file = good.clone();
+            edit(file.bytes_mut());
+            if repair {
+                damage::repair_section(file.bytes_mut(), index);
+            }
+            file.open().map(|_| ()).unwrap_err()
+        };
+        let crc = ImageError::SectionChecksum { section: index as u16 };
+        for place in [at, at + 20, (at + end) / 2, end - 1] {
+            assert_eq!(with(false, &|b| b[place] ^= 16), crc);
+        }
+        let record = ImageError::Record { offset: section.offset, expected: 7 };
+        let block = ImageError::BlockChecksum { offset: section.offset + 16 };
+        // Another id, another number of words, another value.
+        assert_eq!(with(true, &|b| b[at] = 6), record);
+        assert_eq!(with(true, &|b| b[at + 4] ^= 4), record);
+        assert_eq!(with(true, &|b| b[at + 40] ^= 1), block);
+        // A value that is no number, its block's checksum made right.
+        let tile = usize::from(u16::from_le_bytes([good.bytes()[at + 12], good.bytes()[at + 13]]));
+        let nan = with(true, &|b| {
+            b[at + 20 + 4 * 5..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+            let words: Vec<u32> = b[at + 20..at + 20 + 4 * tile]
+                .as_chunks()
+                .0
+                .iter()
+                .map(|w| u32::from_le_bytes(*w))
+                .collect();
+            b[at + 16..at + 20].copy_from_slice(&checksum(&words).to_le_bytes());
+        });
+        assert_eq!(nan, ImageError::StartState { word: 5 });
+        // The header names the section, or none.
+        let unnamed = ImageError::HeaderField { offset: 76 };
+        for offset in [0, section.offset + 16, u32::MAX] {
+            let named = with(true, &|b| b[76..80].copy_from_slice(&offset.to_le_bytes()));
+            assert_eq!(named, unnamed);
+        }
+        let mut bare = image(&shipped(model), Weights::Int8);
+        let tail = bare.bytes().len() as u32 - 16;
+        bare.bytes_mut()[76..80].copy_from_slice(&tail.to_le_bytes());
+        repair_header(bare.bytes_mut());
+        assert_eq!(bare.open().unwrap_err(), unnamed);
+        // The state of another model.
+        for words in [0, 1, opened.header().state_words() + 4] {
+            let other = with_start(&opened, Some(&vec![0.0; words])).expect("it is written");
+            let error = ImageFile::new(&other).open().map(|_| ()).unwrap_err();
+            assert!(matches!(error, ImageError::Record { expected: 7, .. }), "{words}: {error}");
+        }
+    }
+}
+
 /// Changes that keep every CRC: what is opened is computed, or ends in an error.
-fn hostile(model: &str, format: usize, changes: &[(usize, u8)]) {
-    let mut file = image_with(&shipped(model), &formats()[format].1);
+fn hostile(good: &ImageFile, changes: &[(usize, u8)]) {
+    let mut file = good.clone();
     let sections = file.open().expect("it opens").header().section_count();
     let len = file.bytes().len();
     for (at, xor) in changes {
@@ -141,10 +227,22 @@ fn hostile(model: &str, format: usize, changes: &[(usize, u8)]) {
         let words = bytemuck::cast_slice(file.bytes().get(..len / 4 * 4).unwrap_or_default());
         if let Ok(mut model) = Model::new(header, InPlace::new(words), &mut scratch) {
             let mut logits = vec![0.0; 1 << 16];
+            if model.reset(state.view()).is_err() {
+                state.view().clear(&header);
+            }
             let _ = model.step(state.view(), 65, logits.as_mut_slice());
         }
     }
 }
+
+/// Two models in every format, each as it is and with a start state.
+static GOOD: LazyLock<Vec<ImageFile>> = LazyLock::new(|| {
+    let formats = formats().into_iter().map(|(_, options)| options);
+    let models = formats.flat_map(|options| {
+        ["tunes-v4", "tunes-v7"].map(|model| image_with(&shipped(model), &options))
+    });
+    models.flat_map(|file| [baked(&file), file]).collect()
+});
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
@@ -152,9 +250,8 @@ proptest! {
     #[test]
     fn hostile_images_end_in_numbers_or_errors(
         changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
-        v7: bool,
-        format in 0usize..6,
+        which: proptest::sample::Index,
     ) {
-        hostile(if v7 { "tunes-v7" } else { "tunes-v4" }, format, &changes);
+        hostile(which.get(&GOOD), &changes);
     }
 }

@@ -12,7 +12,11 @@ use rwkv_core::{
     image::{Id, Layout, RECORD_WORDS},
     stream::{InPlace, Stream},
 };
-use rwkv_host::{convert::Weights, memory::Memory};
+use rwkv_host::{
+    convert::{Weights, with_start},
+    file::ImageFile,
+    memory::Memory,
+};
 use rwkv_tests::{formats, image, image_with, shipped, step};
 
 /// A medium that is copied from, block by block, into a buffer of the size that the header names.
@@ -149,6 +153,69 @@ fn every_failed_read_breaks_the_state_and_a_reset_mends_it() {
             assert_eq!(read(&image, &mut memory, &mut medium), Err(Error::BrokenState));
             memory.reset(&image);
             assert_eq!(read(&image, &mut memory, &mut medium), Ok(expected));
+        }
+    }
+}
+
+/// Polls until it is ready.
+fn wait<T>(run: impl Future<Output = T>) -> T {
+    let (mut run, mut context) = (pin!(run), Context::from_waker(Waker::noop()));
+    loop {
+        if let Poll::Ready(result) = run.as_mut().poll(&mut context) {
+            return result;
+        }
+    }
+}
+
+/// The start state comes through the stream, tile by tile: its bits, or an error and a broken state.
+#[test]
+fn a_start_state_is_read_from_any_medium() {
+    for model in ["tunes-v4", "tunes-v7"] {
+        let bare = image(&shipped(model), Weights::Int8);
+        let bare = bare.open().expect("it opens");
+        let mut memory = Memory::new(&bare);
+        step(&mut memory, &bare, &PROMPT).expect("it steps");
+        let expected = memory.state(&bare).expect("it fits").words().concat();
+        let good = ImageFile::new(&with_start(&bare, Some(&expected)).expect("it fits"));
+        let image = good.open().expect("it opens");
+        let header = *image.header();
+        let section =
+            image.sections().find(|s| s.offset == header.start_offset).expect("it is there");
+        let mut scratch = vec![0.0; header.scratch_words as usize];
+        let mut begin = |medium: &mut Medium<'_>| {
+            let mut memory = Memory::new(&image);
+            let mut state = memory.state(&image).expect("it fits");
+            state.clear(&header);
+            let mut model = Model::new(header, medium, &mut scratch).expect("it fits");
+            let result = wait(model.reset_async(state.reborrow()));
+            assert_eq!(result.is_err(), state.is_broken());
+            result.map(|()| state.words().concat())
+        };
+        let mut medium = Medium::new(&image);
+        assert_eq!(begin(&mut medium).as_ref(), Ok(&expected));
+        assert_eq!(medium.position(), 0);
+        let reads = medium.reads;
+        assert!(reads > 2, "{reads} reads: more than one tile");
+        let mut medium = Medium { waits: true, ..Medium::new(&image) };
+        assert_eq!(begin(&mut medium).as_ref(), Ok(&expected));
+        for fails_at in 0..reads {
+            let mut medium = Medium { fails_at: Some(fails_at), ..Medium::new(&image) };
+            let error = begin(&mut medium).expect_err("it fails");
+            assert!(matches!(error, Error::Stream(StreamError::Medium { .. })), "{error}");
+        }
+        // Bits that flip after the image was opened, up to the zeros that fill the section.
+        let words = (4 + reads - 1 + expected.len()) * 4;
+        assert_eq!(words.next_multiple_of(16), section.length as usize);
+        for (n, at) in section.range().take(words).step_by(61).enumerate() {
+            let mut flash = good.clone();
+            flash.bytes_mut()[at] ^= 1 << (n % 8);
+            let flash = InPlace::new(bytemuck::cast_slice(flash.bytes()));
+            let error = begin(&mut Medium { flash, ..Medium::new(&image) }).expect_err("noticed");
+            let noticed = matches!(
+                error,
+                Error::Image(ImageError::BlockChecksum { .. } | ImageError::Record { .. })
+            );
+            assert!(noticed, "byte {at}: {error}");
         }
     }
 }

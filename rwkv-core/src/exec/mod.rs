@@ -9,6 +9,7 @@
 mod logits;
 pub mod record;
 mod rows;
+pub(crate) mod start;
 mod step;
 mod work;
 

@@ -5,6 +5,7 @@ mod read;
 use core::slice;
 
 use read::block;
+pub(super) use read::{checked, parse};
 
 use super::{
     Bump, Carry, Executor, Input, Lane, Logits, Output, Part, Shifted, Span, Wkv5, Wkv7, Work,

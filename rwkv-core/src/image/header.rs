@@ -118,6 +118,8 @@ codes! {
         DeepEmbed = 7,
         /// The vocabulary, where it is not the bytes.
         Tokenizer = 4,
+        /// The state before the first token, where it is not the one that has read nothing.
+        StartState = 5,
         /// JSON: where the model comes from, its licence, the folded `ln0`.
         Metadata = 6,
     }
@@ -126,7 +128,7 @@ codes! {
 impl SectionKind {
     /// Whether it may be absent: such sections follow the head, in the order of their codes.
     pub const fn is_optional(self) -> bool {
-        matches!(self, Self::Tokenizer | Self::Metadata)
+        matches!(self, Self::Tokenizer | Self::StartState | Self::Metadata)
     }
 }
 
@@ -173,6 +175,8 @@ pub struct Header {
     pub block_words: u32,
     /// Byte offset of the first layer's section.
     pub layers_offset: u32,
+    /// Byte offset of the start state's section; 0 if there is none.
+    pub start_offset: u32,
     bytes: u32,
     sections: u16,
 }
@@ -267,6 +271,7 @@ impl Header {
             scratch_words: le32(b, 48),
             block_words: le32(b, 52),
             layers_offset: le32(b, 60),
+            start_offset: le32(b, 76),
             bytes: le32(b, 8),
             sections: le16(b, 56),
         })
@@ -283,6 +288,7 @@ impl Header {
             scratch_words,
             block_words,
             layers_offset: 0,
+            start_offset: 0,
             bytes: 0,
             sections: 0,
         }
@@ -331,7 +337,8 @@ impl Header {
 
     /// Checks the header's CRC, and that the section table is the one that this version needs:
     /// embedding, DeepEmbed table if any, layers in order, head, then at most one each of
-    /// tokenizer and metadata, without gaps; the tokenizer's if the header names it.
+    /// tokenizer, start state and metadata, without gaps; the tokenizer's and the start state's if
+    /// the header names them.
     ///
     /// # Errors
     /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].
@@ -356,7 +363,7 @@ impl Header {
         let mut expected = table_end as u32;
         let mut seen = 0u16;
         let mut optional = None;
-        let mut vocabulary = false;
+        let (mut vocabulary, mut start) = (false, 0);
         for section in self.sections(bytes) {
             let place = match u32::from(seen) {
                 0 => (SectionKind::Embedding, 0),
@@ -378,7 +385,11 @@ impl Header {
             if !fits {
                 return Err(ImageError::SectionTable { section: seen });
             }
-            vocabulary |= section.kind == SectionKind::Tokenizer;
+            match section.kind {
+                SectionKind::Tokenizer => vocabulary = true,
+                SectionKind::StartState => start = section.offset,
+                _ => {}
+            }
             expected = end.unwrap_or(expected);
             seen += 1;
         }
@@ -386,6 +397,7 @@ impl Header {
             seen == self.sections && u32::from(seen) > first + layers && expected == self.bytes;
         match (self.tokenizer, vocabulary) {
             _ if !complete => Err(ImageError::SectionTable { section: seen }),
+            _ if start != self.start_offset => Err(field(76)),
             (TokenizerKind::Vocabulary, true) => Ok(()),
             (TokenizerKind::Bytes | TokenizerKind::Host, false) => Ok(()),
             _ => Err(field(19)),
@@ -398,8 +410,9 @@ impl Header {
     pub fn write(&mut self, sections: &[Section], out: &mut std::vec::Vec<u8>) {
         let d = &self.dims;
         self.sections = sections.len() as u16;
-        let layers = sections.iter().find(|s| s.kind == SectionKind::Layer);
-        self.layers_offset = layers.map_or(0, |s| s.offset);
+        let first = |kind| sections.iter().find(|s| s.kind == kind).map_or(0, |s| s.offset);
+        self.layers_offset = first(SectionKind::Layer);
+        self.start_offset = first(SectionKind::StartState);
         self.bytes = sections.last().map_or(0, |s| s.offset + s.length);
         let table_end = HEADER_BYTES + sections.len() * SECTION_BYTES;
         let start = out.len();
@@ -424,7 +437,8 @@ impl Header {
             out.extend_from_slice(&rank.to_le_bytes());
         }
         out.extend_from_slice(&d.deep_rank.to_le_bytes());
-        out.extend_from_slice(&[0; 6]);
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.start_offset.to_le_bytes());
         for s in sections {
             out.extend_from_slice(&(s.kind as u16).to_le_bytes());
             out.extend_from_slice(&s.index.to_le_bytes());
@@ -472,7 +486,7 @@ const fn refused(version: Version, d: &Dims, b: &[u8]) -> Option<u16> {
     if (d.deep_rank != 0) != version.is_deep() || d.deep_rank > MAX_DEEP_RANK {
         return Some(72);
     }
-    if le16(b, 74) != 0 || le32(b, 76) != 0 {
+    if le16(b, 74) != 0 {
         return Some(74);
     }
     None

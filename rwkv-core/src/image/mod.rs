@@ -19,7 +19,13 @@ pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape, checksu
 
 use crate::{
     error::{Error, ImageError},
-    exec::record::{Plan, Request},
+    exec::{
+        record::{Plan, Request},
+        start,
+    },
+    poll,
+    state::StateView,
+    stream::InPlace,
     tokenizer::{Tokenizer, Vocabulary, VocabularyError},
 };
 
@@ -107,7 +113,8 @@ impl<'a> Image<'a> {
     }
 
     /// Runs the model text on the recording executor beside the records of the image, compares
-    /// each with what the text asks for, verifies its block checksums, and hands both on.
+    /// each with what the text asks for, verifies its block checksums, and hands both on. The
+    /// start state is verified as well.
     ///
     /// # Errors
     /// The first difference.
@@ -120,10 +127,11 @@ impl<'a> Image<'a> {
             if request.opens_section {
                 cursor.next_section()?;
             }
-            let found = cursor.record(request)?;
+            let found = cursor.record(&request.shape())?;
             visit(request, &found)
         })?;
         cursor.close()?;
+        cursor.start_state()?;
         // A later plan may need less; far more is no plan at all.
         let scratch = plan.scratch_words..=plan.scratch_words.saturating_mul(2);
         if !scratch.contains(&self.header.scratch_words) || cursor.blocks != self.header.block_words
@@ -137,6 +145,28 @@ impl<'a> Image<'a> {
     /// as far as 32 bits can tell, and names the image.
     pub fn identity(&self) -> u32 {
         self.words.get(3).copied().unwrap_or_default()
+    }
+
+    /// Sets a state to where the image begins: at its start state, if it has one, else where
+    /// nothing was read. [`crate::Model::reset`] does the same over any stream.
+    ///
+    /// # Errors
+    /// [`Error::StateSize`], which leaves the state as it was.
+    pub fn reset(&self, state: StateView<'_>) -> Result<(), Error> {
+        let mut stream = InPlace::new(self.words);
+        poll::once(start::begin(&self.header, &mut stream, state)).unwrap_or(Err(Error::Internal))
+    }
+
+    /// The words of the start state, in the order of [`StateView::words`]; `None` if the image
+    /// begins where nothing was read.
+    pub fn start_state(&self) -> Option<impl Iterator<Item = f32> + use<'a>> {
+        let words = self.section_words(SectionKind::StartState)?;
+        let (head, blocks) = words.split_first_chunk::<RECORD_WORDS>()?;
+        let record = Record::parse(head, &start::shape(&self.header))?;
+        let rows = usize::from(record.tile_rows).saturating_add(1);
+        let blocks = blocks.get(..record.payload_words())?.chunks(rows);
+        let values = blocks.flat_map(|block| block.get(1..).unwrap_or_default());
+        Some(values.map(|word| f32::from_bits(*word)))
     }
 
     /// The tokenizer; `None` for a model whose tokenizer the host has.
@@ -203,12 +233,28 @@ impl<'a> Cursor<'_, 'a> {
         }
     }
 
-    fn record(&mut self, request: &Request) -> Result<Found<'a>, ImageError> {
+    /// The section of the start state, if there is one.
+    fn start_state(&mut self) -> Result<(), ImageError> {
+        let sections = self.image.sections();
+        let found = (0..).zip(sections).find(|(_, s)| s.kind == SectionKind::StartState);
+        let Some((index, section)) = found else { return Ok(()) };
+        let range = section.range();
+        (self.at, self.end, self.section) = (range.start / 4, range.end / 4, index + 1);
+        self.record(&start::shape(&self.image.header))?;
+        self.close()?;
+        let mut values = self.image.start_state().into_iter().flatten();
+        match values.position(|x| !x.is_finite()) {
+            Some(word) => Err(ImageError::StartState { word: word as u32 }),
+            None => Ok(()),
+        }
+    }
+
+    fn record(&mut self, shape: &Shape) -> Result<Found<'a>, ImageError> {
         let offset = self.at as u32 * 4;
-        let damaged = ImageError::Record { offset, expected: request.id as u8 };
+        let damaged = ImageError::Record { offset, expected: shape.id as u8 };
         let rest = self.image.words.get(self.at..self.end).ok_or(damaged)?;
         let (head, rest) = rest.split_first_chunk::<RECORD_WORDS>().ok_or(damaged)?;
-        let record = Record::parse(head, &request.shape()).ok_or(damaged)?;
+        let record = Record::parse(head, shape).ok_or(damaged)?;
         let payload = rest.get(..record.payload_words()).ok_or(damaged)?;
         let mut left = payload;
         for words in record.blocks() {

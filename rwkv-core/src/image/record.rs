@@ -42,6 +42,8 @@ codes! {
         Head = 5,
         /// Version 7a: DeepEmbed table, one row per token and layer.
         DeepEmbed = 6,
+        /// The words of a state.
+        StartState = 7,
         /// Time mix: token-shift weights of the receptance.
         AttMixR = 16,
         /// Time mix: token-shift weights of the key.

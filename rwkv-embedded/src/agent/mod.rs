@@ -10,6 +10,7 @@
 
 pub mod frame;
 pub mod protocol;
+mod state;
 mod watch;
 
 use embedded_io::{Read, Write};
@@ -180,6 +181,9 @@ impl<'a, B: Board> Agent<'a, B> {
                 })));
             }
             Request::Verify => verify(self.flash, self.image),
+            Request::ReadState { first } => return Ok(session.read_state(first).map(Reply::State)),
+            Request::WriteState { first, words } => session.write_state(first, &words),
+            Request::AcceptState => session.accept_state(),
         };
         Ok(result.map(|()| Reply::Done))
     }
@@ -201,7 +205,10 @@ impl<'a, B: Board> Agent<'a, B> {
 struct Session<'a> {
     model: Model<'a, InPlace<'a>>,
     state: &'a mut [f32],
-    broken: bool,
+    /// Whether the words of the state are one.
+    ready: bool,
+    /// Words of a state that the host is writing.
+    written: u32,
     /// Has seen the logits of the last token, if one was read.
     sampler: Sampler,
 }
@@ -217,18 +224,18 @@ impl<'a> Session<'a> {
         let model = Model::new(header, InPlace::new(words), scratch);
         let model = model.map_err(AgentError::Model)?;
         let sampler = Sampler::new(SamplerConfig::GREEDY).map_err(|_| AgentError::Sampler)?;
-        let mut session = Self { model, state, broken: false, sampler };
+        let mut session = Self { model, state, ready: false, written: 0, sampler };
         session.reset(SamplerConfig::GREEDY)?;
         Ok(session)
     }
 
-    /// Back to before the first token; untouched if the sampler's settings are out of range.
+    /// Back to where the image begins; untouched if the sampler's settings are out of range.
     fn reset(&mut self, config: SamplerConfig) -> Result<(), AgentError> {
         self.sampler = Sampler::new(config).map_err(|_| AgentError::Sampler)?;
-        let header = self.model.header();
-        let state = StateView::over(header, self.state, &mut self.broken);
-        state.map_err(AgentError::Model)?.reset(header);
-        Ok(())
+        self.written = 0;
+        let state = StateView::over(self.model.header(), self.state, &mut self.ready);
+        let begun = state.and_then(|state| self.model.reset(state));
+        begun.map_err(AgentError::Model)
     }
 
     /// Reads a token, or for `None` the one that the sampler chooses now: random numbers are drawn
@@ -243,7 +250,7 @@ impl<'a> Session<'a> {
             None => self.sampler.finish().map_err(|_| AgentError::NothingRead)?,
         };
         let header: Header = *self.model.header();
-        let state = StateView::over(&header, self.state, &mut self.broken);
+        let state = StateView::over(&header, self.state, &mut self.ready);
         let mut state = state.map_err(AgentError::Model)?;
         let mut logits = Digest::default();
 

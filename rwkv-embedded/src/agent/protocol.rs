@@ -9,13 +9,16 @@ use rwkv_core::{Digest, Error, exec::Part, image::Version, sampler::SamplerConfi
 use serde::{Deserialize, Serialize};
 
 /// Goes up with every change of the messages.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Tokens in one [`Request::Feed`], at most.
 pub const MAX_FEED: usize = 64;
 
 /// Pieces of work in one [`Reply::Spent`], at most.
 pub const MAX_SPENT: usize = 24;
+
+/// Words of state in one [`Request::WriteState`] or [`Reply::State`], at most.
+pub const MAX_STATE: usize = 64;
 
 /// Bytes of the longest frame, its final zero included.
 pub const MAX_FRAME: usize = 384;
@@ -27,7 +30,7 @@ pub const MAX_FRAME: usize = 384;
 pub enum Request {
     /// Who are you? Answered by [`Reply::Info`].
     Info,
-    /// Back to the state before the first token, with this sampler. Answered by [`Reply::Done`].
+    /// Back to where the image begins, with this sampler. Answered by [`Reply::Done`].
     Reset(SamplerConfig),
     /// Read these tokens. Answered by a [`Reply::Token`] each, then [`Reply::Done`].
     Feed(heapless::Vec<u32, MAX_FEED>),
@@ -45,6 +48,24 @@ pub enum Request {
     /// Read these tokens and say what they are spent on. Answered as a feed, with any number of
     /// [`Reply::Spent`] before each token.
     Profile(heapless::Vec<u32, MAX_FEED>),
+    /// What are the words of the state, from one on, in their order? Answered by [`Reply::State`],
+    /// with fewer than [`MAX_STATE`] only at the end.
+    ReadState {
+        /// The first of them.
+        first: u32,
+    },
+    /// Put these into the state. Pieces follow one another from word 0 on; another piece at word 0
+    /// begins anew. No token is computed, and no state read, before [`Request::AcceptState`] or
+    /// [`Request::Reset`]. Answered by [`Reply::Done`].
+    WriteState {
+        /// The place of the first word.
+        first: u32,
+        /// The words.
+        words: heapless::Vec<f32, MAX_STATE>,
+    },
+    /// Go on from the state that was written, if it is whole and finite. The sampler keeps its
+    /// settings and random numbers. Answered by [`Reply::Done`].
+    AcceptState,
 }
 
 /// What the agent answers.
@@ -63,6 +84,8 @@ pub enum Reply {
     Error(AgentError),
     /// What the coming token was spent on, since the last such reply.
     Spent(heapless::Vec<Spent, MAX_SPENT>),
+    /// Words of the state.
+    State(heapless::Vec<f32, MAX_STATE>),
 }
 
 /// Who the agent is and what it runs.
@@ -178,5 +201,20 @@ pub enum AgentError {
         needed: u32,
         /// Bytes that the board gives.
         given: u32,
+    },
+    /// A piece of state reaches beyond its end.
+    StateRange {
+        /// Words of the state.
+        words: u32,
+    },
+    /// Another piece of state is due first.
+    StateOrder {
+        /// The word that it begins with.
+        next: u32,
+    },
+    /// The state that was written has a value that is infinite or not a number.
+    StateNonFinite {
+        /// Its index among the words.
+        word: u32,
     },
 }

@@ -10,7 +10,7 @@ use rwkv_core::{exec::Part, sampler::Xoshiro128StarStar};
 
 use super::{
     frame::FrameError,
-    protocol::{MAX_FEED, MAX_SPENT, Spent},
+    protocol::{MAX_FEED, MAX_SPENT, MAX_STATE, Spent},
     *,
 };
 
@@ -110,12 +110,15 @@ fn without_an_image_it_answers_and_halts() {
         Request::Memory,
         Request::Verify,
         Request::Profile([1, 2, 3].as_slice().try_into().unwrap()),
+        Request::ReadState { first: 0 },
+        Request::WriteState { first: 0, words: [1.0].into_iter().collect() },
+        Request::AcceptState,
         Request::Halt,
     ];
     let input: Vec<u8> = requests.iter().flat_map(frame).collect();
     let bad = Reply::Error(AgentError::Model(ImageError::Magic.into()));
     let mut expected = vec![info(ImageError::Magic)];
-    expected.resize(7, bad);
+    expected.resize(10, bad);
     expected.push(Reply::Done);
     assert_eq!(talk(&ERASED, &input, 64), (End::Halted, expected));
 }
@@ -184,6 +187,9 @@ fn ten_thousand_random_frames_leave_it_in_order() {
 fn the_longest_messages_fit_a_frame() {
     let feed = Request::Feed([u32::MAX; MAX_FEED].as_slice().try_into().unwrap());
     assert!(frame(&feed).len() <= MAX_FRAME);
+    let words = [f32::MAX; MAX_STATE].into_iter().collect();
+    let write = Request::WriteState { first: u32::MAX, words };
+    assert!(frame(&write).len() <= MAX_FRAME);
     let name: String = core::iter::repeat_n('x', 24).collect();
     let image = ImageInfo { version: u8::MAX, identity: u32::MAX, vocab: u32::MAX };
     let mut buffer = [0; MAX_FRAME];
@@ -199,6 +205,8 @@ fn the_longest_messages_fit_a_frame() {
     let most = Spent { section, id: u8::MAX, part, times: u32::MAX, ticks: u32::MAX };
     let spent = Reply::Spent([most; MAX_SPENT].as_slice().try_into().unwrap());
     encode(&spent, &mut buffer).unwrap();
+    let state = Reply::State([f32::MAX; MAX_STATE].into_iter().collect());
+    encode(&state, &mut buffer).unwrap();
 }
 
 #[test]
@@ -219,6 +227,11 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Memory),
         Just(Request::Verify),
         Just(Request::Halt),
+        Just(Request::AcceptState),
+        any::<u32>().prop_map(|first| Request::ReadState { first }),
+        (any::<u32>(), prop::collection::vec(-1e30..1e30_f32, 0..=MAX_STATE)).prop_map(
+            |(first, words)| Request::WriteState { first, words: words.into_iter().collect() }
+        ),
         any::<u8>().prop_map(|count| Request::Generate { count }),
         feed.prop_map(|tokens| Request::Feed(tokens.as_slice().try_into().unwrap())),
         profile.prop_map(|tokens| Request::Profile(tokens.as_slice().try_into().unwrap())),
@@ -293,15 +306,24 @@ fn messages_are_the_pinned_bytes() {
     assert_eq!(request(Request::Verify), "05");
     assert_eq!(request(Request::Halt), "06");
     assert_eq!(request(Request::Profile([1, 300].into_iter().collect())), "070201ac02");
+    assert_eq!(request(Request::ReadState { first: 300 }), "08ac02");
+    let words = [1.0, -0.5].into_iter().collect();
+    assert_eq!(request(Request::WriteState { first: 300, words }), "09ac02020000803f000000bf");
+    assert_eq!(request(Request::AcceptState), "0a");
     let token = Token { token: 65, digest: Digest(1, 2), ticks: 128 };
     assert_eq!(reply(Reply::Token(token)), "014101028001");
     assert_eq!(reply(Reply::Done), "03");
     let spent = Spent { section: 300, id: 68, part: Part::Columns, times: 2, ticks: 128 };
     assert_eq!(reply(Reply::Spent([spent].into_iter().collect())), "0501ac024405028001");
+    assert_eq!(reply(Reply::State([1.0, -0.5].into_iter().collect())), "06020000803f000000bf");
+    assert_eq!(reply(Reply::Error(AgentError::StateRange { words: 300 })), "0405ac02");
+    assert_eq!(reply(Reply::Error(AgentError::StateOrder { next: 300 })), "0406ac02");
+    assert_eq!(reply(Reply::Error(AgentError::StateNonFinite { word: 300 })), "0407ac02");
     assert_eq!(reply(Reply::Error(AgentError::Frame)), "0401");
     assert_eq!(reply(Reply::Error(AgentError::NothingRead)), "0402");
     assert_eq!(error(ImageError::Magic.into()), "04000003");
     assert_eq!(error(ImageError::Plan.into()), "04000010");
+    assert_eq!(error(ImageError::StartState { word: 300 }.into()), "04000012ac02");
     assert_eq!(error(StreamError::Buffer { words: 7 }.into()), "0400010207");
     assert_eq!(error(Error::Token { token: 300, vocab: 256 }), "040002ac028002");
     assert_eq!(error(Error::LogitsSize { needed: 9 }), "04000509");

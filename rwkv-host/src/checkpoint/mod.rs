@@ -187,6 +187,11 @@ impl Checkpoint {
         &self.index.entries
     }
 
+    /// The names of all tensors, also of those that cannot be weights.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.index.entries.keys().chain(self.index.skipped.keys())
+    }
+
     /// Shape and type of a tensor, if there is one of this name.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.index.entries.get(name)

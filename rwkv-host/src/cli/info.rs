@@ -34,6 +34,8 @@ struct Info {
     parameters: u64,
     image_bytes: u32,
     state_bytes: usize,
+    /// In the image; 0 if it begins where nothing was read.
+    start_state_bytes: usize,
     scratch_bytes: u64,
     block_bytes: u64,
     /// Read for every token.
@@ -126,6 +128,7 @@ impl Info {
             parameters: metadata["parameters"].as_u64().unwrap_or_default(),
             image_bytes: header.bytes(),
             state_bytes: 4 * header.state_words(),
+            start_state_bytes: image.section(SectionKind::StartState).map_or(0, <[u8]>::len),
             scratch_bytes: 4 * u64::from(header.scratch_words),
             block_bytes: 4 * u64::from(header.block_words),
             fixed_bytes_per_token: fixed,
@@ -153,6 +156,12 @@ impl Info {
             println!("  gates by {}", self.math);
         }
         println!("  {} parameters", self.parameters);
+        if self.start_state_bytes > 0 {
+            println!(
+                "  begins at a start state of {}",
+                super::bytes(self.start_state_bytes as u64)
+            );
+        }
         println!();
         println!("{:>12}  image (flash)", b(self.image_bytes.into()));
         println!("{:>12}  state (RAM)", b(self.state_bytes as u64));

@@ -1,5 +1,6 @@
 //! The tool `rwkv`: one file per command.
 
+mod bake;
 mod convert;
 mod embed;
 mod eval;
@@ -51,6 +52,8 @@ enum Command {
     Embed(embed::EmbedArgs),
     /// Save the state after a prompt
     Prefill(prefill::PrefillArgs),
+    /// Put the state after a prompt into an image, which then begins there
+    Bake(bake::BakeArgs),
     /// Continue a prompt
     Generate(generate::GenerateArgs),
     /// Say how well an image predicts a text, and how close it is to its checkpoint
@@ -74,6 +77,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logits(args) => logits::command(&args),
         Command::Embed(args) => embed::command(&args),
         Command::Prefill(args) => prefill::command(&args),
+        Command::Bake(args) => bake::command(&args),
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),
         Command::Validate(args) => return crate::validate::command(args),

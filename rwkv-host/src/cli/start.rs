@@ -47,6 +47,17 @@ impl Start {
     /// # Errors
     /// If the state or the prompt is of no use.
     pub fn begin(&self, image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Begun> {
+        let begun = self.resume(image, tokenizer)?;
+        let something = !begun.tokens.is_empty();
+        ensure!(something, "the state awaits no token: give a prompt to go on with");
+        Ok(begun)
+    }
+
+    /// As [`Start::begin`], but there may be nothing to read.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume(&self, image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Begun> {
         let mut memory = Memory::new(image);
         let place = match &self.state {
             Some(path) => state::read(path, image, &mut memory)?,
@@ -57,7 +68,6 @@ impl Start {
         if self.state.is_none() || self.prompt.is_given() {
             tokens.extend(self.prompt.tokens(image, tokenizer)?);
         }
-        ensure!(!tokens.is_empty(), "the state awaits no token: give a prompt to go on with");
         Ok(Begun { memory, position: place.position, tokens, pending })
     }
 }

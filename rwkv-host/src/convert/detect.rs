@@ -14,8 +14,8 @@ pub struct Detected {
     pub dims: Dims,
 }
 
-/// Sections for embedding, DeepEmbed, head, tokenizer and metadata are left free.
-const MAX_LAYERS: u32 = MAX_SECTIONS as u32 - 5;
+/// Sections for embedding, DeepEmbed, head, tokenizer, start state and metadata are left free.
+const MAX_LAYERS: u32 = MAX_SECTIONS as u32 - 6;
 
 /// Names that every version has.
 const COMMON: [&str; 5] = [
@@ -29,8 +29,8 @@ const COMMON: [&str; 5] = [
 /// Finds version and dimensions.
 ///
 /// # Errors
-/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Tuned`],
-/// [`ConvertError::Missing`], [`ConvertError::Shape`] or [`ConvertError::Limit`].
+/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Missing`],
+/// [`ConvertError::Shape`] or [`ConvertError::Limit`].
 pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
     let has = |name: &str| checkpoint.get(name).is_some();
     refuse(checkpoint)?;
@@ -128,7 +128,7 @@ fn rank(n: usize) -> Result<u16, ConvertError> {
 /// What only unsupported versions have.
 const UNSUPPORTED: [(&str, &str); 2] = [("blocks.0.rosa", "8"), ("blocks.0.qkv.", "7b")];
 
-/// Refuses what is known and not supported, and what would be lost.
+/// Refuses what is known and not supported.
 fn refuse(checkpoint: &Checkpoint) -> Result<(), ConvertError> {
     let names = || checkpoint.entries().keys();
     for (prefix, version) in UNSUPPORTED {
@@ -136,10 +136,7 @@ fn refuse(checkpoint: &Checkpoint) -> Result<(), ConvertError> {
             return Err(ConvertError::Unsupported(version));
         }
     }
-    match names().find(|name| name.ends_with(".att.time_state")) {
-        Some(name) => Err(ConvertError::Tuned(name.clone())),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn version(has: impl Fn(&str) -> bool) -> Version {

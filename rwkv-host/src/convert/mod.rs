@@ -10,6 +10,7 @@ mod fold;
 mod options;
 mod record;
 pub(crate) mod source;
+mod start;
 
 use rwkv_core::{
     exec::record::{Plan, Request, run},
@@ -23,6 +24,8 @@ pub use detect::{Detected, detect};
 pub use fold::Folds;
 pub use options::{Options, Packing, Weights};
 pub(crate) use source::matrix;
+pub(crate) use start::section as start_section;
+pub use start::{tuned, with_start};
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
@@ -54,12 +57,14 @@ pub enum ConvertError {
     /// The version is known and not supported.
     #[error("RWKV-{0} checkpoints cannot be converted; versions 4, 5, 6 and 7 can")]
     Unsupported(&'static str),
-    /// The checkpoint starts from a tuned state.
-    #[error(
-        "{0} is a state to start from, which an image cannot hold yet: it would be lost; \
-         convert the checkpoint without it"
-    )]
-    Tuned(String),
+    /// A tuned state is of no use.
+    #[error("{name} is a state to start from, but {problem}")]
+    Tuned {
+        /// The tensor.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
     /// Tensors are missing.
     #[error(
         "this RWKV-{version} checkpoint is not complete: missing {}; found instead: {found}",
@@ -149,6 +154,8 @@ struct Model<'a> {
     requests: Vec<Request>,
     folds: Folds,
     block_bytes: u32,
+    /// The words of the start state, if it was tuned.
+    start: Option<Vec<f32>>,
 }
 
 impl<'a> Model<'a> {
@@ -161,6 +168,7 @@ impl<'a> Model<'a> {
         }
         let source = source::Source::new(checkpoint, version, dims);
         source.complete()?;
+        let start = start::tuned(checkpoint, version, &dims)?;
         let mut requests = Vec::new();
         let plan = run(version, &dims, |request| -> Result<(), ConvertError> {
             requests.push(*request);
@@ -169,7 +177,18 @@ impl<'a> Model<'a> {
         let block_bytes = options.block_bytes;
         let (math, tokenizer) = (options.math, options.tokenizer);
         let folds = options.folds.cloned().unwrap_or_default();
-        Ok(Self { source, version, dims, math, tokenizer, plan, requests, folds, block_bytes })
+        Ok(Self {
+            source,
+            version,
+            dims,
+            math,
+            tokenizer,
+            plan,
+            requests,
+            folds,
+            block_bytes,
+            start,
+        })
     }
 
     /// The name of the matrix in a record; `None` for vectors.
@@ -226,8 +245,12 @@ impl<'a> Model<'a> {
         if let tokenizer::Choice::Vocabulary(words) = self.tokenizer {
             parts.push(Part { kind: SectionKind::Tokenizer, words: words.clone() });
         }
-        parts.push(assemble::metadata(&self.source, &self.folds)?);
         let largest = records.iter().map(|stored| stored.largest).max().unwrap_or_default();
+        if let Some(words) = &self.start {
+            let words = start_section(words, largest);
+            parts.push(Part { kind: SectionKind::StartState, words });
+        }
+        parts.push(assemble::metadata(&self.source, &self.folds)?);
         let scratch = self.plan.scratch_words;
         let mut header = Header::new(self.version, self.dims, scratch, largest);
         header.math = self.math;

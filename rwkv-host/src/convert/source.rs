@@ -313,7 +313,7 @@ pub(crate) fn transposed(stored: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols).map(|i| stored[i % cols * rows + i / cols]).collect()
 }
 
-fn finite(name: &str, data: Vec<f32>) -> Result<Vec<f32>, ConvertError> {
+pub(super) fn finite(name: &str, data: Vec<f32>) -> Result<Vec<f32>, ConvertError> {
     match data.iter().position(|w| !w.is_finite()) {
         Some(index) => Err(ConvertError::NonFinite { name: name.into(), index }),
         None => Ok(data),

@@ -196,6 +196,15 @@ impl std::fmt::Display for Refusal {
                 "state and scratch of this image need {needed} bytes, the board gives {given}; \
                  choose a smaller model"
             ),
+            AgentError::StateRange { words } => {
+                write!(f, "the device's state has {words} words, and these reach beyond it")
+            }
+            AgentError::StateOrder { next } => {
+                write!(f, "the state is not whole: its next piece begins at word {next}")
+            }
+            AgentError::StateNonFinite { word } => {
+                write!(f, "word {word} of the state is infinite or not a number")
+            }
             error => write!(f, "{error:?}"),
         }
     }

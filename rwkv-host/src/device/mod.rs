@@ -20,7 +20,7 @@ use std::{path::PathBuf, time::Duration};
 
 use rwkv_core::{Image, sampler::SamplerConfig};
 use rwkv_embedded::agent::protocol::{
-    ImageInfo, Info, MAX_FEED, Memory, PROTOCOL_VERSION, Reply, Request, Spent, Token,
+    ImageInfo, Info, MAX_FEED, MAX_STATE, Memory, PROTOCOL_VERSION, Reply, Request, Spent, Token,
 };
 
 pub use error::{DeviceError, Log, Refusal};
@@ -51,6 +51,8 @@ impl Default for Options {
 pub struct Device {
     link: Link,
     info: Info,
+    /// Words of a state of its image.
+    state_words: usize,
 }
 
 impl Device {
@@ -111,7 +113,7 @@ impl Device {
             let (device, host) = (found.identity, expected.identity);
             return Err(DeviceError::OtherImage { device, host });
         }
-        Ok(Self { link, info })
+        Ok(Self { link, info, state_words: image.header().state_words() })
     }
 
     /// Who the device is.
@@ -119,7 +121,7 @@ impl Device {
         &self.info
     }
 
-    /// Back to the state before the first token.
+    /// Back to where the image begins.
     ///
     /// # Errors
     /// The device's refusal and those of the link, as for all requests.
@@ -176,6 +178,39 @@ impl Device {
             self.tokens(&Request::Profile(tokens), &mut on_spent, &mut on_token)?;
         }
         Ok(())
+    }
+
+    /// The words of the device's state, in the order of `StateView::words`.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn read_state(&mut self) -> Result<Vec<f32>, DeviceError> {
+        const AWAITED: &str = "its state";
+        let mut words = Vec::with_capacity(self.state_words);
+        while words.len() < self.state_words {
+            self.link.send(&Request::ReadState { first: words.len() as u32 }, AWAITED)?;
+            match self.link.receive(AWAITED)? {
+                Reply::State(piece) if !piece.is_empty() => words.extend(piece),
+                _ => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),
+            }
+        }
+        words.truncate(self.state_words);
+        Ok(words)
+    }
+
+    /// Gives the device another state, in the order of `StateView::words`; its sampler goes on as
+    /// it is, without the logits of a token. After an error the device computes nothing until a
+    /// whole state was written or it is reset.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn write_state(&mut self, words: &[f32]) -> Result<(), DeviceError> {
+        const AWAITED: &str = "the end of a piece of state";
+        for (index, words) in words.chunks(MAX_STATE).enumerate() {
+            let (first, words) = ((index * MAX_STATE) as u32, words.iter().copied().collect());
+            self.plain(&Request::WriteState { first, words }, AWAITED)?;
+        }
+        self.plain(&Request::AcceptState, "a state to be accepted")
     }
 
     /// The memory in use.

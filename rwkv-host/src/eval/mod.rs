@@ -1,6 +1,6 @@
 //! How good an image is, and how close to its checkpoint.
 //!
-//! A text is read from an empty state, which is carried through all of it: piece by piece, to
+//! A text is read from where the image begins; the state is carried through all of it: piece by piece, to
 //! bound the memory for logits, on the sequence executor. All tokens but the first are predicted.
 //! A reference is read beside it, and then, over the start of the text, once more for each part
 //! of the model with the image's weights in that part alone: the divergence that this makes is
@@ -71,6 +71,12 @@ pub enum EvalError {
         /// Those of the reference.
         reference: String,
     },
+    /// The reference begins elsewhere.
+    #[error(
+        "the image and its reference do not begin at the same state; \
+         compare one without a start state: rwkv bake IMAGE --none -o OUT.rwkv"
+    )]
+    OtherStart,
     /// It is not known how many bytes the tokens are.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -276,7 +282,12 @@ fn divergences(reference: &[f32], other: &[f32], vocab: usize) -> impl Iterator<
 fn same_model(image: &Image<'_>, reference: &Image<'_>) -> Result<(), EvalError> {
     let (a, b) = (image.header(), reference.header());
     if a.version == b.version && a.dims == b.dims {
-        return Ok(());
+        let start = |image: &Image<'_>| {
+            let words = image.start_state().into_iter().flatten();
+            words.map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let same = start(image) == start(reference);
+        return if same { Ok(()) } else { Err(EvalError::OtherStart) };
     }
     let shown = |header: &Header| {
         let Header { version, dims: d, .. } = header;

@@ -1,14 +1,18 @@
 //! Images made of two: some records of one, the others of the other.
 
-use rwkv_core::{Header, Image, exec::record::Request, image::RECORD_WORDS};
+use rwkv_core::{
+    Header, Image,
+    exec::record::Request,
+    image::{RECORD_WORDS, SectionKind},
+};
 
 use super::EvalError;
 use crate::{
-    convert::{Part, assemble, kind},
+    convert::{Part, assemble, kind, start_section},
     file::ImageFile,
 };
 
-/// The image `base` with those records of `other` that `wanted` names. The caller has checked
+/// The image `base`, start state and all, with those records of `other` that `wanted` names. The caller has checked
 /// that both are of one shape.
 pub(super) fn splice(
     base: &Image<'_>,
@@ -41,6 +45,10 @@ pub(super) fn splice(
         block_words = block_words.max(largest as u32);
         Ok(())
     })?;
+    if let Some(words) = base.start_state() {
+        let words = start_section(&words.collect::<Vec<_>>(), block_words);
+        parts.push(Part { kind: SectionKind::StartState, words });
+    }
     let header = base.header();
     let mut new = Header::new(header.version, header.dims, plan.scratch_words, block_words);
     new.math = header.math;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use super::{Host, Verdict, validate};
+use super::{Begin, Host, Verdict, validate};
 use crate::{
     cli,
     device::{Device, DeviceSpec, Flip, Options},
@@ -16,12 +16,9 @@ pub struct ValidateArgs {
     /// The device: sim, or an emulated board such as qemu:mps2-an386
     #[arg(long, value_name = "DEVICE", default_value = "sim")]
     pub device: DeviceSpec,
-    /// The prompt
+    /// Where both begin, and the prompt
     #[command(flatten)]
-    pub prompt: cli::Prompt,
-    /// The tokenizer
-    #[command(flatten)]
-    pub tokenizer: cli::TokenizerFile,
+    pub start: cli::Start,
     /// Tokens to generate after the prompt
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
     pub tokens: usize,
@@ -62,14 +59,16 @@ impl ValidateArgs {
 pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let file = cli::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let tokenizer = args.tokenizer.open(&image)?;
-    let prompt = args.prompt.tokens(&image, &tokenizer)?;
+    let tokenizer = args.start.tokenizer.open(&image)?;
+    let cli::Begun { mut memory, tokens: prompt, .. } = args.start.begin(&image, &tokenizer)?;
+    let words = memory.state(&image)?.words().concat();
     let mut device = Device::open(args.device, &image, &args.options())?;
     let sampler = args.sampling.config();
     let mut reference = Host::parallel(&image, sampler)?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
     let mut text = cli::Text::default();
-    let verdict = validate(&mut device, &mut reference, sampler, &prompt, args.tokens, |token| {
+    let begin = Begin { sampler, state: args.start.state.is_some().then_some(&words) };
+    let verdict = validate(&mut device, &mut reference, begin, &prompt, args.tokens, |token| {
         if args.stream {
             text.push(tokenizer.decode(token.token));
         } else {

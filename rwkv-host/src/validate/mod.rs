@@ -46,24 +46,45 @@ pub enum ValidateError {
     Device(#[from] DeviceError),
 }
 
+/// Where a validation begins, and what it chooses tokens with.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin<'a> {
+    /// The sampler's settings: those that the reference has.
+    pub sampler: SamplerConfig,
+    /// The state to go on from, in the order of `StateView::words`; without one, where the image
+    /// begins.
+    pub state: Option<&'a [f32]>,
+}
+
+impl From<SamplerConfig> for Begin<'_> {
+    fn from(sampler: SamplerConfig) -> Self {
+        Self { sampler, state: None }
+    }
+}
+
 /// Has `device` and `reference` read `prompt` and continue it by `generate` tokens, and compares
-/// them after every token; `sampler` is the one that `reference` has; `progress` hears of each that was compared and equal.
+/// them after every token; `progress` hears of each that was compared and equal.
 ///
 /// # Errors
 /// A difference is a verdict, a device that refuses to compute a token included. An error is
 /// whatever leaves no verdict.
-pub fn validate(
+pub fn validate<'a>(
     device: &mut Device,
     reference: &mut dyn Reference,
-    sampler: SamplerConfig,
+    begin: impl Into<Begin<'a>>,
     prompt: &[u32],
     generate: usize,
     mut progress: impl FnMut(&Token),
 ) -> Result<Verdict, ValidateError> {
     let start = Instant::now();
     let mut run = Run::default();
+    let Begin { sampler, state } = begin.into();
     reference.reset();
     device.reset(sampler)?;
+    if let Some(words) = state {
+        reference.restore(words).map_err(|error| ValidateError::Host { index: 0, error })?;
+        device.write_state(words)?;
+    }
     if prompt.is_empty() {
         return Err(ValidateError::EmptyPrompt);
     }

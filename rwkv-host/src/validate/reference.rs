@@ -14,8 +14,14 @@ pub trait Reference {
     /// Bytes of the image.
     fn image_bytes(&self) -> u32;
 
-    /// Back to the state before the first token.
+    /// Back to where the image begins.
     fn reset(&mut self);
+
+    /// Goes on from a state, in the order of `StateView::words`.
+    ///
+    /// # Errors
+    /// [`Error::StateSize`].
+    fn restore(&mut self, words: &[f32]) -> Result<(), Error>;
 
     /// Reads `tokens` and returns the digest that each leads to.
     ///
@@ -103,6 +109,10 @@ impl Reference for Host<'_> {
     fn reset(&mut self) {
         self.memory.reset(self.image);
         self.sampler.clone_from(&self.start);
+    }
+
+    fn restore(&mut self, words: &[f32]) -> Result<(), Error> {
+        self.memory.state(self.image)?.restore(words.iter().copied())
     }
 
     fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {

@@ -132,7 +132,7 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
     }
 }
 
-fn parse(words: &[u32], shape: &Shape, offset: u32) -> Result<Record, Error> {
+pub(in crate::exec) fn parse(words: &[u32], shape: &Shape, offset: u32) -> Result<Record, Error> {
     let head = words.first_chunk::<RECORD_WORDS>();
     let record = head.and_then(|head| Record::parse(head, shape));
     Ok(record.ok_or(ImageError::Record { offset, expected: shape.id as u8 })?)
@@ -145,7 +145,7 @@ pub(super) async fn block<S: Stream>(stream: &mut S, words: usize) -> Result<&[u
     checked::<S>(block, at)
 }
 
-pub(super) fn checked<S: Stream>(block: &[u32], at: usize) -> Result<&[u32], Error> {
+pub(in crate::exec) fn checked<S: Stream>(block: &[u32], at: usize) -> Result<&[u32], Error> {
     if S::VERIFY {
         image::verify(block, at)?;
     }

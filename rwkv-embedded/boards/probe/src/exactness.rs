@@ -19,8 +19,8 @@ const STRIDE: u32 = 100;
 /// Runs `count` tokens of the image in the window, the same ones on every machine, and prints the
 /// digest of all that they left behind.
 pub fn run(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
-    let mut broken = false;
-    let mut session = Session::new(kernel, memory, &mut broken)?;
+    let mut ready = false;
+    let mut session = Session::new(kernel, memory, &mut ready)?;
     let mut stream = Digest::default();
     for (index, token) in text().take(count as usize).enumerate() {
         session.step(token % session.header.dims.vocab)?;
@@ -39,8 +39,8 @@ pub fn run(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Fa
 /// token costs on the way to its logits.
 pub fn tokens(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
     let counter = Counter::new().ok_or(Failure::NoCounter)?;
-    let mut broken = false;
-    let mut session = Session::new(kernel, memory, &mut broken)?;
+    let mut ready = false;
+    let mut session = Session::new(kernel, memory, &mut ready)?;
     let (mut token, mut cost) = (u32::from(b'X'), Cost::default());
     for _ in 0..count {
         let (once, result) = counter.once(|| session.step(token));
@@ -64,15 +64,15 @@ struct Session<'a, K> {
 }
 
 impl<'a, K: Kernel> Session<'a, K> {
-    fn new(kernel: K, memory: Memory<'a>, broken: &'a mut bool) -> Result<Self, Failure> {
+    fn new(kernel: K, memory: Memory<'a>, ready: &'a mut bool) -> Result<Self, Failure> {
         let image = Image::open_prefix(memory.window)?;
         let header = *image.header();
         let words =
             [header.state_words(), header.scratch_words as usize, header.dims.vocab as usize];
         let [state, scratch, logits] = carve(memory.arena, words)?;
-        let mut state = StateView::over(&header, state, broken)?;
-        state.reset(&header);
-        let model = Model::with_kernel(header, InPlace::new(image.words()), scratch, kernel)?;
+        let mut state = StateView::over(&header, state, ready)?;
+        let mut model = Model::with_kernel(header, InPlace::new(image.words()), scratch, kernel)?;
+        model.reset(state.reborrow())?;
         Ok(Self { header, model, state, logits })
     }
 

@@ -33,12 +33,12 @@ fn main() -> ! {
 fn run(flash: &[u8], arena: &mut [f32]) -> Result<Digest, rwkv_core::Error> {
     let image = Image::open_prefix(flash)?;
     let header = *image.header();
-    let (mut broken, mut digest) = (false, Digest::default());
+    let (mut ready, mut digest) = (false, Digest::default());
     let (state, scratch) =
         arena.split_at_mut_checked(header.state_words()).ok_or(rwkv_core::Error::Internal)?;
-    let mut state = StateView::over(&header, state, &mut broken)?;
-    state.reset(&header);
+    let mut state = StateView::over(&header, state, &mut ready)?;
     let mut model = Model::new(header, InPlace::new(image.words()), scratch)?;
+    model.reset(state.reborrow())?;
     for token in 0..black_box(100) {
         model.step(state.reborrow(), token, &mut digest)?;
     }

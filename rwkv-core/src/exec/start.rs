@@ -1,0 +1,51 @@
+//! The state before the first token.
+
+use super::step::{checked, parse};
+use crate::{
+    error::Error,
+    image::{Header, Id, RECORD_WORDS, Shape},
+    state::StateView,
+    stream::Stream,
+};
+
+/// What the section of a start state must hold: the words of a state, in their order.
+pub(crate) fn shape(header: &Header) -> Shape {
+    let words = u32::try_from(header.state_words()).unwrap_or(u32::MAX);
+    Shape::vectors(Id::StartState, words, 1)
+}
+
+/// Sets a state to where the image begins: at its start state, or where nothing was read.
+///
+/// The stream keeps its place. An error leaves the state marked broken, but one of another shape
+/// as it was.
+pub(crate) async fn begin<S: Stream>(
+    header: &Header,
+    stream: &mut S,
+    mut state: StateView<'_>,
+) -> Result<(), Error> {
+    state.fits(header)?;
+    state.clear(header);
+    if header.start_offset == 0 {
+        return Ok(());
+    }
+    state.set_broken(true);
+    let mut at = header.start_offset as usize / 4;
+    let head = stream.read_at(at, RECORD_WORDS).await?;
+    let record = parse(head, &shape(header), header.start_offset)?;
+    at = at.saturating_add(RECORD_WORDS);
+    let [shift, recurrent] = state.words_mut();
+    let mut places = shift.iter_mut().chain(recurrent);
+    for (_, rows) in record.tiles() {
+        let words = record.tile_words(rows);
+        let tile = checked::<S>(stream.read_at(at, words).await?, at)?;
+        for (word, place) in tile.iter().zip(places.by_ref()) {
+            *place = f32::from_bits(*word);
+            if !place.is_finite() {
+                return Err(Error::NonFinite);
+            }
+        }
+        at = at.saturating_add(words);
+    }
+    state.set_broken(false);
+    Ok(())
+}
