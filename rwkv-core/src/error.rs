@@ -158,6 +158,11 @@ pub enum StreamError {
         /// Words asked for.
         words: u32,
     },
+    /// The image does not begin with a unit that the medium reads.
+    Misplaced {
+        /// Byte offset of the image in the medium.
+        offset: u32,
+    },
 }
 
 impl fmt::Display for StreamError {
@@ -169,6 +174,12 @@ impl fmt::Display for StreamError {
             Self::Medium { offset } => write!(f, "the medium failed at byte {offset}"),
             Self::Buffer { words } => {
                 write!(f, "the stream's buffer is too small for a block of {words} words")
+            }
+            Self::Misplaced { offset } => {
+                write!(
+                    f,
+                    "an image at byte {offset} does not begin with a unit that the medium reads"
+                )
             }
         }
     }

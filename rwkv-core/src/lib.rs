@@ -57,6 +57,7 @@ mod soft;
 mod state;
 pub mod stream;
 pub mod tokenizer;
+mod undo;
 
 pub use digest::Digest;
 pub use error::{Error, ImageError, StreamError};

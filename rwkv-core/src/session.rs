@@ -8,6 +8,7 @@ use crate::{
     poll,
     state::StateView,
     stream::Stream,
+    undo::Undo,
 };
 
 /// A header, a stream of weights and scratch memory: everything but the state, so that several
@@ -19,6 +20,7 @@ pub struct Model<'a, S, K = Native> {
     scratch: &'a mut [f32],
     kernel: K,
     columns: Columns,
+    undo: Option<&'a mut [f32]>,
 }
 
 impl<'a, S: Stream> Model<'a, S> {
@@ -46,7 +48,22 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         if given < needed {
             return Err(Error::ScratchSize { needed, given });
         }
-        Ok(Self { header, stream, scratch, kernel, columns: Columns::default() })
+        let (columns, undo) = (Columns::default(), None);
+        Ok(Self { header, stream, scratch, kernel, columns, undo })
+    }
+
+    /// The same model with a buffer for a copy of the state, of [`Header::state_words`] words: a
+    /// token that fails, or is dropped half-way, leaves the state as it was, and the same token may
+    /// be tried again. Without it, such a state is marked broken.
+    ///
+    /// # Errors
+    /// [`Error::StateSize`] if the buffer is too small.
+    pub fn with_undo(self, buffer: &'a mut [f32]) -> Result<Self, Error> {
+        let (needed, given) = (self.header.state_words(), buffer.len());
+        if given < needed {
+            return Err(Error::StateSize { needed: needed as u32, given: given as u32 });
+        }
+        Ok(Self { undo: Some(buffer), ..self })
     }
 
     /// The header of the image.
@@ -91,8 +108,11 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         logits: impl Logits,
     ) -> Result<(), Error> {
         let (header, scratch) = (&self.header, &mut *self.scratch);
+        let mut undo = Undo::new(header, state, self.undo.as_deref_mut());
+        let (stream, state) = (&mut self.stream, undo.state.reborrow());
         let Columns { live, all } =
-            Step::run(header, self.kernel, &mut self.stream, state, scratch, token, logits).await?;
+            Step::run(header, self.kernel, stream, state, scratch, token, logits).await?;
+        undo.keep();
         self.columns.live += live;
         self.columns.all += all;
         Ok(())

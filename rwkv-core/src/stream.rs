@@ -25,6 +25,13 @@ pub trait Stream {
 
     /// The word that [`Stream::next`] would return first.
     fn position(&self) -> usize;
+
+    /// Says that after the coming call of [`Stream::next`], or at once if there was none since the
+    /// last record began, these words will be asked for. A stream that reads ahead starts there;
+    /// without a word it goes straight ahead.
+    fn ahead(&mut self, word: usize, words: usize) {
+        let _ = (word, words);
+    }
 }
 
 /// An image in place: memory, or memory-mapped flash.
@@ -96,5 +103,9 @@ impl<S: Stream> Stream for &mut S {
 
     fn position(&self) -> usize {
         (**self).position()
+    }
+
+    fn ahead(&mut self, word: usize, words: usize) {
+        (**self).ahead(word, words);
     }
 }

@@ -17,3 +17,4 @@ extern crate std;
 
 pub mod agent;
 pub mod selftest;
+pub mod stream;

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    image::{Dims, HEADER_BYTES, Header, Id, SECTION_BYTES, Shape},
+    image::{Dims, HEADER_BYTES, Header, Id, RECORD_WORDS, SECTION_BYTES, Shape},
     kernel::Kernel,
     model,
     op::{self, Activation},
@@ -129,6 +129,12 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         self.bump.release(span);
         span
     }
+}
+
+/// The header of the record behind the last one of a layer, which this word follows: sparse
+/// products come last, and sections begin at multiples of 16 bytes.
+const fn next_layer(word: usize) -> (usize, usize) {
+    (word.saturating_add(3) / 4 * 4, RECORD_WORDS)
 }
 
 fn carry_row(shift: &mut [f32], previous: Carry) -> Result<&mut [f32], Error> {
@@ -253,11 +259,28 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let scale = self.lane.open_columns(&record, k, acc)?;
         self.spent(id, Part::Quantise);
         let column = 1 + record.line_words();
+        let first = self.stream.position();
+        let end = k.len().saturating_mul(column).saturating_add(first);
+        let scales = record.scale_words() > 0;
+        // What follows the columns.
+        let tail = match record.tiles().next() {
+            Some((_, rows)) if scales => (end, 1 + rows),
+            _ => next_layer(end),
+        };
         let mut at = 0;
-        while let Some(index) = self.lane.next_live(&record, k, at)? {
+        let mut live = self.lane.next_live(&record, k, 0)?;
+        let place = |live: Option<usize>| {
+            live.map_or(tail, |i| (i.saturating_mul(column).saturating_add(first), column))
+        };
+        let (word, words) = place(live);
+        self.stream.ahead(word, words);
+        while let Some(index) = live {
             if index > at {
                 self.stream.skip((index - at) * column).await?;
             }
+            live = self.lane.next_live(&record, k, index + 1)?;
+            let (word, words) = place(live);
+            self.stream.ahead(word, words);
             let column = block(&mut self.stream, column).await?;
             self.lane.column(self.kernel, &record, column, (k, index), acc)?;
             self.columns.live += 1;
@@ -268,8 +291,13 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         }
         self.columns.all += k.len() as u64;
         self.spent(id, Part::Columns);
-        if record.scale_words() > 0 {
-            for (first, rows) in record.tiles() {
+        if scales {
+            let mut tiles = record.tiles().peekable();
+            while let Some((first, rows)) = tiles.next() {
+                let after = self.stream.position().saturating_add(1 + rows);
+                let (word, words) =
+                    tiles.peek().map_or(next_layer(after), |(_, rows)| (after, 1 + rows));
+                self.stream.ahead(word, words);
                 let scales = block(&mut self.stream, 1 + rows).await?;
                 let scales = bytemuck::cast_slice(scales);
                 self.lane.rescale(&record, acc, first, scales, scale)?;

@@ -251,8 +251,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads a header and compares it with what the model text expects. `None` if it differs.
-    pub fn parse(words: &[u32; RECORD_WORDS], shape: &Shape) -> Option<Self> {
+    /// Reads a header of which nothing is expected. `None` if it is none.
+    pub fn peek(words: &[u32; RECORD_WORDS]) -> Option<Self> {
         let [codes, rows, cols, tail] = *words;
         let [id, format, layout, bits] = codes.to_le_bytes();
         let record = Self {
@@ -264,6 +264,14 @@ impl Record {
             cols,
             tile_rows: tail as u16,
         };
+        let fits = record.tile_rows > 0 && (tail >> 16) as u16 == record.check();
+        fits.then_some(record)
+    }
+
+    /// Reads a header and compares it with what the model text expects. `None` if it differs.
+    pub fn parse(words: &[u32; RECORD_WORDS], shape: &Shape) -> Option<Self> {
+        let record = Self::peek(words)?;
+        let Self { rows, cols, bits, .. } = record;
         let bits_fit = match record.format {
             Format::F32 => bits == 0,
             Format::F16 => bits == 0 && !shape.precise,
@@ -275,11 +283,9 @@ impl Record {
         let fits = record.id == shape.id
             && record.layout == shape.layout
             && (rows, cols) == (shape.rows, shape.cols)
-            && record.tile_rows > 0
             && (shape.tile_rows == 0 || shape.tile_rows == u32::from(record.tile_rows))
             && bits_fit
-            && lanes_fit
-            && (tail >> 16) as u16 == record.check();
+            && lanes_fit;
         fits.then_some(record)
     }
 
