@@ -110,12 +110,18 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         let (header, scratch) = (&self.header, &mut *self.scratch);
         let mut undo = Undo::new(header, state, self.undo.as_deref_mut());
         let (stream, state) = (&mut self.stream, undo.state.reborrow());
-        let Columns { live, all } =
-            Step::run(header, self.kernel, stream, state, scratch, token, logits).await?;
-        undo.keep();
-        self.columns.live += live;
-        self.columns.all += all;
-        Ok(())
+        match Step::run(header, self.kernel, stream, state, scratch, token, logits).await {
+            Ok(Columns { live, all }) => {
+                self.columns.live += live;
+                self.columns.all += all;
+                undo.keep();
+                Ok(())
+            }
+            Err(error) => {
+                self.stream.forget();
+                Err(error)
+            }
+        }
     }
 
     /// Runs one token over a stream that never waits.

@@ -32,6 +32,10 @@ pub trait Stream {
     fn ahead(&mut self, word: usize, words: usize) {
         let _ = (word, words);
     }
+
+    /// Something that was handed out turned out to be wrong: a stream that keeps what it read lets
+    /// go of it, so that it is read anew.
+    fn forget(&mut self) {}
 }
 
 /// An image in place: memory, or memory-mapped flash.
@@ -107,5 +111,9 @@ impl<S: Stream> Stream for &mut S {
 
     fn ahead(&mut self, word: usize, words: usize) {
         (**self).ahead(word, words);
+    }
+
+    fn forget(&mut self) {
+        (**self).forget();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`agent`] answers a host over a serial port: it computes tokens and returns their digests, so
 //!   that `rwkv validate` can prove that the board computes the very same numbers;
+//! - [`stream`] reads weights from flash chips and cards that the core cannot address;
 //! - [`selftest`] refuses a core whose float arithmetic is not that of the book.
 //!
 //! The logic knows no chip. Every board is a small package of its own under `boards/`, with the

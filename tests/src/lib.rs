@@ -3,6 +3,7 @@
 mod containers;
 pub mod damage;
 mod gguf;
+pub mod medium;
 pub mod random;
 mod rwkv_cpp;
 

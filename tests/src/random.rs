@@ -74,15 +74,30 @@ fn tensors(version: &str) -> Vec<Tensor> {
 /// If there is none.
 pub fn small(version: &str) -> NamedTempFile {
     let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
-    let narrow = |size: &str| match size {
-        "48" => "12".to_owned(),
-        "100" => "20".to_owned(),
-        "4" => "1".to_owned(),
-        size => size.to_owned(),
+    let first: Vec<&str> = list.lines().filter(|line| !line.starts_with("blocks.1.")).collect();
+    resized(&first.join("\n"), [("48", "12"), ("100", "20"), ("4", "1")])
+}
+
+/// A checkpoint of version 4 or 7 with eight times the width, such as a device streams.
+///
+/// # Panics
+/// If there is none.
+pub fn wide(version: &str) -> NamedTempFile {
+    let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
+    resized(&list, [("48", "384"), ("100", "1536"), ("4", "32")])
+}
+
+/// A checkpoint with other sizes.
+fn resized(list: &str, sizes: [(&str, &str); 3]) -> NamedTempFile {
+    let resize = |size: &str| {
+        sizes
+            .iter()
+            .find(|(old, _)| *old == size)
+            .map_or(size.to_owned(), |(_, new)| (*new).to_owned())
     };
-    let lines = list.lines().filter(|line| !line.starts_with("blocks.1.")).map(|line| {
+    let lines = list.lines().map(|line| {
         let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        fields[1] = fields[1].split('x').map(narrow).collect::<Vec<_>>().join("x");
+        fields[1] = fields[1].split('x').map(resize).collect::<Vec<_>>().join("x");
         fields.join(" ")
     });
     file(&safetensors(&fill(&lines.collect::<Vec<_>>().join("\n"))))

@@ -1,6 +1,7 @@
-//! Two buffers: the one is read while the core computes from the other.
+//! Several buffers: one is read into while the core computes from another.
 
 use core::{
+    array,
     cell::{Cell, Ref, RefCell},
     future::{Future, poll_fn},
     pin::pin,
@@ -14,12 +15,13 @@ use super::{
     plan::{Plan, Run},
 };
 
-/// A medium and two buffers. [`ReadAhead::stream`] is what a model reads from, and
+/// A medium and `N` buffers, two or more. [`ReadAhead::stream`] is what a model reads from, and
 /// [`ReadAhead::drive`] lets both run: the model computes while the next words are on their way.
 ///
 /// What is next is known from the header of each record, and for columns of sparse products, from
-/// the model ([`Stream::ahead`]). Rows of tables have a buffer of their own, so that they disturb
-/// nothing.
+/// the model ([`Stream::ahead`]). The buffers form a ring. Short records are put together in one
+/// buffer, so that what lies ahead takes about as long to compute with as to read. Rows of tables
+/// have a buffer of their own, and disturb nothing.
 ///
 /// ```
 /// # use rwkv_core::{Error, Header, Model, StateView, sampler::Sampler};
@@ -35,70 +37,57 @@ use super::{
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct ReadAhead<'b, M> {
+pub struct ReadAhead<'b, M, const N: usize = 2> {
     medium: RefCell<M>,
     place: Place,
-    buffers: [RefCell<&'b mut [u32]>; 2],
-    rows: RefCell<&'b mut [u32]>,
-    slots: Cell<[Slot; 2]>,
-    /// What to read into the buffer for rows.
-    wanted: Cell<Slot>,
-    /// The buffer that the model reads from; the other one is read ahead.
-    front: Cell<Side>,
+    slots: [Slot<'b>; N],
+    /// The slot that the model reads from, and the one that was filled last.
+    front: Cell<usize>,
+    fill: Cell<usize>,
+    /// The word that the model comes to next.
+    at: Cell<usize>,
+    /// Rows of tables.
+    rows: Slot<'b>,
+    /// What is read, or is to be, and into which slot; rows of tables come first.
+    asked: Cell<Option<(usize, Run)>>,
+    wanted: Cell<Option<Run>>,
+    /// What could not be read.
+    failed: Cell<Option<(Run, StreamError)>>,
+    missed: Cell<Option<StreamError>>,
     plan: Cell<Plan>,
     reads: Cell<Reads>,
-    /// Whether something was asked for, or has come, since the last look.
+    /// Whether the other side may have something to do.
     news: Cell<bool>,
 }
 
-/// What a buffer holds: whole units of words of the image.
-#[derive(Debug, Clone, Copy, Default)]
-enum Slot {
-    #[default]
-    Empty,
-    /// To be read.
-    Asked(Run),
-    /// From this word on, so many.
-    Full(usize, usize),
-    /// From this word on, so many were to be read.
-    Failed(usize, usize, StreamError),
+/// A buffer, and the words of the image that lie in it: whole units.
+#[derive(Debug)]
+struct Slot<'b> {
+    buffer: RefCell<&'b mut [u32]>,
+    held: Cell<(usize, usize)>,
 }
 
-/// One of two buffers.
-#[derive(Debug, Clone, Copy, Default)]
-enum Side {
-    #[default]
-    A,
-    B,
-}
-
-impl Side {
-    const fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
+impl<'b> Slot<'b> {
+    fn new(buffer: &'b mut [u32]) -> Self {
+        Self { buffer: RefCell::new(buffer), held: Cell::default() }
     }
-}
 
-impl Slot {
     /// Where some words of the image lie in it.
-    fn find(self, word: usize, words: usize) -> Option<usize> {
-        match self {
-            Self::Full(first, len)
-                if word >= first && word.saturating_add(words) <= first + len =>
-            {
-                Some(word - first)
-            }
-            _ => None,
-        }
+    fn find(&self, word: usize, words: usize) -> Option<usize> {
+        let (first, len) = self.held.get();
+        let covers = word >= first && word.saturating_add(words) <= first + len;
+        (len > 0 && covers).then(|| word - first)
+    }
+
+    fn clear(&self) {
+        self.held.set((0, 0));
     }
 }
 
-impl<'b, M: Medium> ReadAhead<'b, M> {
+impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
     /// An image of `bytes` bytes ([`rwkv_core::Header::bytes`]) that begins at byte `first` of
-    /// the medium, a multiple of its unit. Each of the two buffers has room for a block
-    /// ([`super::buffer_words`]), better for several; `rows` for a row of a table.
+    /// the medium, a multiple of its unit. Each of the buffers has room for a block
+    /// ([`super::buffer_words`]); `rows` for a row of a table.
     ///
     /// # Errors
     /// [`StreamError::Misplaced`] if the image does not begin with a unit.
@@ -106,17 +95,22 @@ impl<'b, M: Medium> ReadAhead<'b, M> {
         medium: M,
         first: u32,
         bytes: u32,
-        buffers: [&'b mut [u32]; 2],
+        buffers: [&'b mut [u32]; N],
         rows: &'b mut [u32],
     ) -> Result<Self, StreamError> {
+        const { assert!(N >= 2, "one buffer cannot be read into while the core computes from it") };
         Ok(Self {
             medium: RefCell::new(medium),
             place: Place::new::<M>(first, bytes)?,
-            buffers: buffers.map(RefCell::new),
-            rows: RefCell::new(rows),
-            slots: Cell::default(),
-            wanted: Cell::default(),
+            slots: buffers.map(Slot::new),
             front: Cell::default(),
+            fill: Cell::default(),
+            at: Cell::default(),
+            rows: Slot::new(rows),
+            asked: Cell::default(),
+            wanted: Cell::default(),
+            failed: Cell::default(),
+            missed: Cell::default(),
             plan: Cell::default(),
             reads: Cell::default(),
             news: Cell::default(),
@@ -124,8 +118,8 @@ impl<'b, M: Medium> ReadAhead<'b, M> {
     }
 
     /// What a model reads from. Only one may be in use.
-    pub const fn stream<const VERIFY: bool>(&self) -> Ahead<'_, 'b, M, VERIFY> {
-        Ahead { from: self, at: 0, held: None }
+    pub const fn stream<const VERIFY: bool>(&self) -> Ahead<'_, 'b, M, VERIFY, N> {
+        Ahead { from: self, held: None }
     }
 
     /// What was read of the medium so far.
@@ -137,11 +131,9 @@ impl<'b, M: Medium> ReadAhead<'b, M> {
     /// at every block.
     pub async fn drive<F: Future>(&self, work: F) -> F::Output {
         // A read that was dropped half-way has left nothing.
-        self.slots.set(self.slots.get().map(|slot| match slot {
-            Slot::Full(..) => slot,
-            _ => Slot::Empty,
-        }));
-        self.wanted.set(Slot::Empty);
+        self.asked.set(None);
+        self.wanted.set(None);
+        self.failed.set(None);
         let (mut work, mut reader) = (pin!(work), pin!(self.read()));
         poll_fn(|context| {
             self.news.set(false);
@@ -163,15 +155,21 @@ impl<'b, M: Medium> ReadAhead<'b, M> {
     /// Reads whatever is asked for, for ever.
     async fn read(&self) {
         loop {
-            let back = self.front.get().other();
-            if let Slot::Asked(run) = self.wanted.get() {
-                self.wanted.set(self.fetch(run, &self.rows).await);
-            } else if let Slot::Asked(run) = self.slot(back) {
-                let slot = self.fetch(run, self.buffer(back)).await;
-                if run.header {
-                    self.learn(run, slot);
+            if let Some(run) = self.wanted.get() {
+                self.rows.clear();
+                let result = self.fetch(run, &self.rows).await;
+                self.wanted.set(None);
+                self.missed.set(result.err());
+            } else if let Some((index, run)) = self.asked.get() {
+                let slot = &self.slots[index % N];
+                let result = self.fetch(run, slot).await;
+                self.asked.set(None);
+                match result {
+                    Ok(()) if run.header => self.learn(run, slot),
+                    Ok(()) => {}
+                    Err(error) => self.failed.set(Some((run, error))),
                 }
-                self.set(back, slot);
+                self.ask();
             } else {
                 pause().await;
                 continue;
@@ -180,85 +178,86 @@ impl<'b, M: Medium> ReadAhead<'b, M> {
         }
     }
 
+    /// Reads the units around a run into a slot: behind what lies there, or in its place.
     #[expect(
         clippy::await_holding_refcell_ref,
-        reason = "nobody else writes, or reads this buffer"
+        reason = "whoever reads a slot waits until it is filled"
     )]
-    async fn fetch(&self, run: Run, buffer: &RefCell<&'b mut [u32]>) -> Slot {
-        let failed = |error| Slot::Failed(run.first, run.words, error);
-        let small = failed(StreamError::Buffer { words: run.words as u32 });
-        // Only the reader writes, and the model has let go of what it asks for.
-        let (Ok(mut buffer), Ok(mut medium)) =
-            (buffer.try_borrow_mut(), self.medium.try_borrow_mut())
-        else {
-            return small;
-        };
-        let (low, high) = match self.place.units::<M>(run.first, run.words) {
-            Ok(units) => units,
-            Err(error) => return failed(error),
-        };
-        let Some(into) = buffer.get_mut(..high - low) else { return small };
+    async fn fetch(&self, run: Run, slot: &Slot<'b>) -> Result<(), StreamError> {
+        let small = StreamError::Buffer { words: run.words as u32 };
+        let mut buffer = slot.buffer.try_borrow_mut().map_err(|_| small)?;
+        let mut medium = self.medium.try_borrow_mut().map_err(|_| small)?;
+        let (low, high) = self.place.units::<M>(run.first, run.words)?;
+        let (first, len) = slot.held.get();
+        let appends = len > 0 && (first..=first + len).contains(&low);
+        let (first, len) = if appends { (first, len) } else { (low, 0) };
+        let into = buffer.get_mut(len..high - first).ok_or(small)?;
+        slot.held.set((first, len));
         let mut reads = self.reads.get();
         reads.add(4 * into.len());
         self.reads.set(reads);
-        match self.place.read(&mut *medium, low, into).await {
-            Ok(()) => Slot::Full(low, high - low),
-            Err(error) => failed(error),
-        }
+        self.place.read(&mut *medium, first + len, into).await?;
+        slot.held.set((first, high - first));
+        Ok(())
     }
 
     /// Looks at the header at the end of what was read.
-    fn learn(&self, run: Run, slot: Slot) {
-        let end = run.first + run.words;
-        let (Slot::Full(first, _), Ok(buffer)) =
-            (slot, self.buffer(self.front.get().other()).try_borrow())
-        else {
-            return;
-        };
-        let header = (end - first).checked_sub(RECORD_WORDS).and_then(|at| buffer.get(at..));
-        self.plan.set(Plan::learn(header.unwrap_or_default(), end));
+    fn learn(&self, run: Run, slot: &Slot<'b>) {
+        let (first, _) = slot.held.get();
+        let Ok(buffer) = slot.buffer.try_borrow() else { return };
+        let header = (run.end() - first).checked_sub(RECORD_WORDS).and_then(|at| buffer.get(at..));
+        self.plan.set(Plan::learn(header.unwrap_or_default(), run.end()));
     }
 
-    fn slot(&self, side: Side) -> Slot {
-        let [a, b] = self.slots.get();
-        match side {
-            Side::A => a,
-            Side::B => b,
-        }
-    }
-
-    fn set(&self, side: Side, slot: Slot) {
-        let [a, b] = self.slots.get();
-        self.slots.set(match side {
-            Side::A => [slot, b],
-            Side::B => [a, slot],
-        });
-    }
-
-    const fn buffer(&self, side: Side) -> &RefCell<&'b mut [u32]> {
-        let [a, b] = &self.buffers;
-        match side {
-            Side::A => a,
-            Side::B => b,
-        }
-    }
-
-    /// Asks for what comes next, if that is known and there is a buffer for it.
+    /// Asks for what comes next, if that is known and there is room for it.
     fn ask(&self) {
-        let back = self.front.get().other();
-        let (Slot::Empty, Ok(buffer)) = (self.slot(back), self.buffer(back).try_borrow()) else {
+        if self.asked.get().is_some() || self.failed.get().is_some() {
             return;
-        };
-        let room = buffer.len();
-        let fits = |word, words| {
-            self.place.units::<M>(word, words).is_ok_and(|(low, high)| high - low <= room)
-        };
-        let mut plan = self.plan.get();
-        if let Some(run) = plan.take(fits) {
-            self.set(back, Slot::Asked(run));
-            self.news.set(true);
         }
-        self.plan.set(plan);
+        let (front, fill) = (self.front.get(), self.fill.get());
+        let next = (fill + 1) % N;
+        // The model waits for a slot that is being filled: so behind other words only while it has
+        // enough to do.
+        let (first, len) = self.slots[front % N].held.get();
+        let left = (first + len).saturating_sub(self.at.get());
+        for (index, append) in [(next, false), (fill, true)] {
+            if index == front {
+                continue;
+            }
+            let slot = &self.slots[index % N];
+            let Ok(buffer) = slot.buffer.try_borrow() else { continue };
+            let (first, len) = slot.held.get();
+            let fits = |word: usize, words: usize| {
+                let Ok((low, high)) = self.place.units::<M>(word, words) else { return false };
+                if append {
+                    let behind = len > 0 && (first..=first + len).contains(&low);
+                    behind && words <= left && high - first <= buffer.len()
+                } else {
+                    high - low <= buffer.len()
+                }
+            };
+            if let Some((run, after)) = self.plan.get().next(fits) {
+                if !append {
+                    slot.clear();
+                }
+                self.plan.set(after);
+                self.fill.set(index);
+                self.asked.set(Some((index, run)));
+                self.news.set(true);
+                return;
+            }
+        }
+    }
+
+    /// Asks for words that nobody expected: whatever was read ahead was in vain.
+    fn start(&self, word: usize, words: usize) {
+        self.slots.iter().for_each(Slot::clear);
+        self.plan.set(Plan::Nothing);
+        self.failed.set(None);
+        let next = (self.front.get() + 1) % N;
+        self.fill.set(next);
+        self.asked.set(Some((next, Run::new(word, words))));
+        self.news.set(true);
     }
 }
 
@@ -273,100 +272,99 @@ async fn pause() {
 
 /// The stream of a [`ReadAhead`].
 #[derive(Debug)]
-pub struct Ahead<'r, 'b, M, const VERIFY: bool> {
-    from: &'r ReadAhead<'b, M>,
-    at: usize,
+pub struct Ahead<'r, 'b, M, const VERIFY: bool, const N: usize> {
+    from: &'r ReadAhead<'b, M, N>,
     held: Option<Ref<'r, &'b mut [u32]>>,
 }
 
-impl<M: Medium, const VERIFY: bool> Ahead<'_, '_, M, VERIFY> {
-    /// Waits until some words are in the front buffer. Returns where they lie.
+impl<M: Medium, const VERIFY: bool, const N: usize> Ahead<'_, '_, M, VERIFY, N> {
+    /// Waits until some words are in the front slot. Returns where they lie.
     async fn bring(&mut self, word: usize, words: usize) -> Result<usize, StreamError> {
         let from = self.from;
         loop {
             let front = from.front.get();
-            let back = front.other();
-            if let Some(at) = from.slot(front).find(word, words) {
+            if let Some(at) = from.slots[front % N].find(word, words) {
                 return Ok(at);
             }
             self.held = None;
-            match from.slot(back) {
-                slot if slot.find(word, words).is_some() => {
-                    from.set(front, Slot::Empty);
-                    from.front.set(back);
+            let ring: [usize; N] = array::from_fn(|i| (front + i) % N);
+            let found = ring.iter().position(|i| from.slots[*i].find(word, words).is_some());
+            match (found, from.asked.get(), from.failed.get()) {
+                (Some(found), asked, _) if asked.is_none_or(|(index, _)| index != ring[found]) => {
+                    ring.iter().take(found).for_each(|index| from.slots[*index].clear());
+                    from.front.set(ring[found]);
                     from.ask();
                 }
-                Slot::Asked(_) => pause().await,
-                Slot::Failed(first, len, error) if word >= first && word < first + len => {
-                    from.set(back, Slot::Empty);
+                (_, Some(_), _) => pause().await,
+                (None, None, Some((run, error))) if (run.first..run.end()).contains(&word) => {
+                    from.failed.set(None);
                     from.plan.set(Plan::Nothing);
                     return Err(error);
                 }
-                Slot::Empty | Slot::Full(..) | Slot::Failed(..) => {
-                    // Unexpected: whatever was read ahead was in vain.
-                    let header = words == RECORD_WORDS;
-                    from.plan.set(Plan::Nothing);
-                    from.set(back, Slot::Asked(Run { first: word, words, header }));
-                    from.news.set(true);
-                }
+                _ => from.start(word, words),
             }
         }
     }
 }
 
-impl<M: Medium, const VERIFY: bool> Stream for Ahead<'_, '_, M, VERIFY> {
+impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, VERIFY, N> {
     const VERIFY: bool = VERIFY;
 
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
-        let at = self.bring(self.at, words).await?;
-        self.at += words;
+        let word = self.position();
+        let at = self.bring(word, words).await?;
+        self.from.at.set(word + words);
         if words > RECORD_WORDS {
             // The next read begins before the model computes, and other tasks have their turn.
             self.from.news.set(true);
             pause().await;
         }
         let small = StreamError::Buffer { words: words as u32 };
-        let buffer = self.from.buffer(self.from.front.get()).try_borrow().map_err(|_| small)?;
+        let slot = &self.from.slots[self.from.front.get() % N];
+        let buffer = slot.buffer.try_borrow().map_err(|_| small)?;
         self.held.insert(buffer).get(at..at + words).ok_or(small)
     }
 
     async fn skip(&mut self, words: usize) -> Result<(), StreamError> {
-        self.at = self.at.saturating_add(words);
+        self.from.at.set(self.position().saturating_add(words));
         Ok(())
     }
 
     async fn seek(&mut self, word: usize) -> Result<(), StreamError> {
-        self.at = word;
+        self.from.at.set(word);
         Ok(())
     }
 
     async fn read_at(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {
         self.held = None;
         let from = self.from;
-        from.wanted.set(Slot::Asked(Run { first: word, words, header: false }));
+        from.wanted.set(Some(Run::new(word, words)));
         from.news.set(true);
-        let slot = loop {
-            match from.wanted.get() {
-                Slot::Asked(_) => pause().await,
-                slot => break slot,
-            }
-        };
+        while from.wanted.get().is_some() {
+            pause().await;
+        }
+        if let Some(error) = from.missed.take() {
+            return Err(error);
+        }
         let small = StreamError::Buffer { words: words as u32 };
-        let at = match slot {
-            Slot::Failed(.., error) => return Err(error),
-            slot => slot.find(word, words).ok_or(small)?,
-        };
-        let buffer = from.rows.try_borrow().map_err(|_| small)?;
+        let at = from.rows.find(word, words).ok_or(small)?;
+        let buffer = from.rows.buffer.try_borrow().map_err(|_| small)?;
         self.held.insert(buffer).get(at..at + words).ok_or(small)
     }
 
     fn ahead(&mut self, word: usize, words: usize) {
-        let header = words == RECORD_WORDS;
-        self.from.plan.set(Plan::Told(Run { first: word, words, header }));
+        self.from.plan.set(Plan::Told(Run::new(word, words)));
         self.from.ask();
     }
 
+    fn forget(&mut self) {
+        self.held = None;
+        self.from.slots.iter().for_each(Slot::clear);
+        self.from.plan.set(Plan::Nothing);
+        self.from.failed.set(None);
+    }
+
     fn position(&self) -> usize {
-        self.at
+        self.from.at.get()
     }
 }

@@ -47,11 +47,6 @@ impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
         &mut self.medium
     }
 
-    /// Forgets what lies in the buffer, as after a card was changed.
-    pub const fn forget(&mut self) {
-        self.held = (0, 0);
-    }
-
     async fn get(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {
         let (first, held) = self.held;
         let end = word.saturating_add(words);
@@ -114,5 +109,9 @@ impl<M: Medium, const VERIFY: bool> Stream for Buffered<'_, M, VERIFY> {
 
     fn position(&self) -> usize {
         self.at
+    }
+
+    fn forget(&mut self) {
+        self.held = (0, 0);
     }
 }

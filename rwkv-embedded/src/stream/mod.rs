@@ -4,7 +4,7 @@
 //! two streams of [`rwkv_core::stream`]:
 //!
 //! - [`Buffered`] reads what is asked for when it is asked for, through one buffer;
-//! - [`ReadAhead`] has two buffers, and reads the one while the core computes from the other.
+//! - [`ReadAhead`] has two buffers or more, and reads into one while the core computes from another.
 //!
 //! Media that there are: [`Nor`] and [`NorAsync`] over the traits of `embedded-storage` and its
 //! asynchronous twin, and [`Sectors`] over cards and disks that are read by blocks of 512 bytes.
@@ -74,6 +74,10 @@ impl<S: Stream> Stream for GivingWay<S> {
 
     fn ahead(&mut self, word: usize, words: usize) {
         self.0.ahead(word, words);
+    }
+
+    fn forget(&mut self) {
+        self.0.forget();
     }
 }
 

@@ -11,6 +11,19 @@ pub(super) struct Run {
     pub(super) header: bool,
 }
 
+/// Words of a run, but for its last block.
+const RUN: usize = 64;
+
+impl Run {
+    pub(super) const fn new(first: usize, words: usize) -> Self {
+        Self { first, words, header: words == RECORD_WORDS }
+    }
+
+    pub(super) const fn end(self) -> usize {
+        self.first.saturating_add(self.words)
+    }
+}
+
 /// What is known of the words behind those that were read.
 ///
 /// Nothing but time depends on it: what is read ahead and not asked for is read in vain.
@@ -25,20 +38,20 @@ pub(super) enum Plan {
 }
 
 impl Plan {
-    /// Takes the next run of words: as many whole blocks as fit, and the header behind the last
-    /// one. `fits` says of a first word and a number of words whether there is room.
-    pub(super) fn take(&mut self, fits: impl Fn(usize, usize) -> bool) -> Option<Run> {
-        let (record, mut row, first) = match *self {
+    /// The next run of words, and what is known behind it: whole blocks, and the header behind the
+    /// last one. A run is not long, since nothing of it can be used before all of it is there. `fits` says of a first word and a number of words whether there
+    /// is room.
+    pub(super) fn next(self, fits: impl Fn(usize, usize) -> bool) -> Option<(Run, Self)> {
+        let (record, mut row, first) = match self {
             Self::Nothing => return None,
             Self::Told(run) => {
-                *self = Self::Nothing;
-                return fits(run.first, run.words).then_some(run);
+                return fits(run.first, run.words).then_some((run, Self::Nothing));
             }
             Self::Tiles { record, row, at } => (record, row, at),
         };
         let (rows, tile) = (record.rows as usize, usize::from(record.tile_rows).max(1));
         let mut words = 0usize;
-        while row < rows {
+        while row < rows && words < RUN {
             let block = record.tile_words(tile.min(rows - row));
             if !fits(first, words.saturating_add(block)) {
                 break;
@@ -46,16 +59,15 @@ impl Plan {
             words += block;
             row += tile;
         }
-        // Nothing is read behind the head.
         let last = row >= rows;
+        // Nothing is read behind the head.
         let header = last && record.id != Id::Head && fits(first, words + RECORD_WORDS);
-        *self = match (last, header) {
-            (true, true) => Self::Nothing,
-            (true, false) if record.id == Id::Head => Self::Nothing,
-            _ => Self::Tiles { record, row, at: first + words },
+        let after = match last && (header || record.id == Id::Head) {
+            true => Self::Nothing,
+            false => Self::Tiles { record, row, at: first + words },
         };
         words += if header { RECORD_WORDS } else { 0 };
-        (words > 0).then_some(Run { first, words, header })
+        (words > 0).then_some((Run { first, words, header }, after))
     }
 
     /// A header was read, up to the word `end` of the image. The blocks of a matrix that is read

@@ -1,0 +1,412 @@
+//! Media that cannot be addressed: the same bits through every stream, no byte too many, no time
+//! lost, and no token lost to a fault.
+
+use std::cell::Cell;
+
+use rwkv_core::{
+    Digest, Error, Image, ImageError, Model, StreamError,
+    exec::Columns,
+    image::{Id, Layout, RECORD_WORDS},
+    stream::Stream,
+};
+use rwkv_embedded::stream::{Buffered, GivingWay, ReadAhead, buffer_words};
+use rwkv_host::{convert::Options, file::ImageFile, memory::Memory};
+use rwkv_tests::{
+    formats, image_with,
+    medium::{Clock, Costly, Fault, SimFlash},
+    random::{self, VERSIONS},
+    shipped, step,
+};
+
+const PROMPT: [u32; 4] = [88, 58, 49, 10];
+
+/// The stream that a test runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Buffered,
+    Ahead,
+}
+
+const KINDS: [Kind; 2] = [Kind::Buffered, Kind::Ahead];
+
+/// Where the image lies on the medium.
+const FIRST: usize = 4096;
+
+fn on_medium(image: &ImageFile) -> Vec<u8> {
+    let mut bytes = vec![0xff; FIRST];
+    bytes.extend_from_slice(image.bytes());
+    bytes
+}
+
+/// What a run over a medium came to.
+#[derive(Debug, Default)]
+struct Run {
+    digests: Vec<Digest>,
+    columns: Columns,
+    bytes: u64,
+    /// Reads after each token.
+    reads: Vec<usize>,
+}
+
+/// A model's memory, and a copy of its state where tokens can be undone.
+struct Room {
+    memory: Memory,
+    undo: Option<Vec<f32>>,
+}
+
+impl Room {
+    fn new(image: &Image<'_>, undo: bool) -> Self {
+        let undo = undo.then(|| vec![0.0; image.header().state_words()]);
+        Self { memory: Memory::new(image), undo }
+    }
+}
+
+/// Steps through tokens over a stream; a token that fails is tried once more.
+async fn tokens<S: Stream>(
+    image: &Image<'_>,
+    room: &mut Room,
+    stream: S,
+    run: &mut Run,
+    reads: impl Fn() -> usize,
+) -> Result<usize, Error> {
+    let header = *image.header();
+    let (mut state, scratch) = room.memory.split(image)?;
+    let mut model = Model::new(header, stream, scratch)?;
+    if let Some(undo) = &mut room.undo {
+        model = model.with_undo(undo)?;
+    }
+    let mut failures = 0;
+    for token in PROMPT {
+        let mut digest = Digest::default();
+        if let Err(error) = model.step_async(state.reborrow(), token, &mut digest).await {
+            if state.is_broken() {
+                return Err(error);
+            }
+            failures += 1;
+            digest = Digest::default();
+            model.step_async(state.reborrow(), token, &mut digest).await?;
+        }
+        run.digests.push(Digest::token(&header, &state, digest)?);
+        run.reads.push(reads());
+    }
+    run.columns = model.columns();
+    Ok(failures)
+}
+
+/// Runs the prompt over a stream of some kind; `prepare` sets the flash up.
+fn over<const UNIT: usize>(
+    kind: Kind,
+    (image, bytes): (&Image<'_>, &[u8]),
+    room: &mut Room,
+    prepare: impl Fn(&mut SimFlash<'_, UNIT>),
+) -> (Run, Result<usize, Error>) {
+    let clock = Clock::default();
+    let mut flash = SimFlash::<UNIT>::new(bytes, &clock);
+    prepare(&mut flash);
+    let header = image.header();
+    let words = buffer_words(header, UNIT);
+    let dims = header.dims;
+    let row = (dims.dim.max(u32::from(dims.deep_rank).pow(2)) as usize + 8).max(RECORD_WORDS);
+    let mut buffers = [vec![0; words], vec![0; words], vec![0; row + 2 * UNIT / 4]];
+    let [a, b, rows] = buffers.each_mut().map(Vec::as_mut_slice);
+    let mut run = Run::default();
+    let result = match kind {
+        Kind::Buffered => {
+            let mut stream =
+                Buffered::<_, true>::new(flash, FIRST as u32, header.bytes(), a).unwrap();
+            let result = clock.run(tokens(image, room, &mut stream, &mut run, || 0));
+            run.bytes = stream.reads().bytes;
+            run.reads = vec![stream.reads().count as usize];
+            result
+        }
+        Kind::Ahead => {
+            let flash = ReadAhead::new(flash, FIRST as u32, header.bytes(), [a, b], rows).unwrap();
+            let reads = || flash.reads().count as usize;
+            let work = tokens(image, room, flash.stream::<true>(), &mut run, reads);
+            let result = clock.run(flash.drive(work));
+            run.bytes = flash.reads().bytes;
+            run.reads = vec![reads()];
+            result
+        }
+    };
+    (run, result)
+}
+
+fn expected(image: &Image<'_>) -> Vec<Digest> {
+    step(&mut Memory::new(image), image, &PROMPT).unwrap().0
+}
+
+/// Bytes of a token without columns, and of one column, of every sparse record.
+fn sizes(image: &Image<'_>) -> (u64, u64) {
+    let (mut fixed, mut column) = (0, 0);
+    image
+        .walk(|_, found| {
+            let record = found.record;
+            fixed += RECORD_WORDS as u64;
+            fixed += match (record.id, record.layout) {
+                (Id::Embedding, _) => record.tile_words(1) as u64,
+                // A header and a row for each layer.
+                (Id::DeepEmbed, _) => {
+                    let layers = u64::from(image.header().dims.layers);
+                    layers * (RECORD_WORDS + record.tile_words(1)) as u64 - RECORD_WORDS as u64
+                }
+                (_, Layout::RowMajor) => found.payload.len() as u64,
+                (_, Layout::InputMajor) => {
+                    column = 1 + record.line_words() as u64;
+                    found.payload.len() as u64 - column * u64::from(record.cols)
+                }
+            };
+            Ok(())
+        })
+        .unwrap();
+    (4 * fixed, 4 * column)
+}
+
+fn every_image(mut test: impl FnMut(&str, &ImageFile)) {
+    for version in VERSIONS {
+        let file = random::checkpoint(version, random::Container::Safetensors);
+        for (format, options) in formats() {
+            // Blocks of one row, and of many.
+            for block_bytes in [64, 1024] {
+                let options = Options { block_bytes, ..options };
+                let image = image_with(file.path(), &options);
+                test(&format!("{version} {format} blocks of {block_bytes}"), &image);
+            }
+        }
+    }
+}
+
+/// Of a medium that is read by words, no byte is read that is not needed: not in vain ahead, and
+/// no column whose input is zero.
+#[test]
+fn every_stream_gives_the_same_bits_and_reads_what_it_needs() {
+    every_image(|name, file| {
+        let image = file.open().unwrap();
+        let bytes = on_medium(file);
+        let wanted = expected(&image);
+        let (fixed, column) = sizes(&image);
+        for kind in KINDS {
+            let mut room = Room::new(&image, false);
+            let (run, result) = over::<4>(kind, (&image, &bytes), &mut room, |_| ());
+            assert_eq!(result, Ok(0), "{name} {kind:?}");
+            assert!(run.digests == wanted, "{name} {kind:?}");
+            let needed = PROMPT.len() as u64 * fixed + run.columns.live * column;
+            assert_eq!(run.bytes, needed, "{name} {kind:?}");
+
+            let mut room = Room::new(&image, false);
+            let (run, result) = over::<512>(kind, (&image, &bytes), &mut room, |_| ());
+            assert_eq!(result, Ok(0), "{name} {kind:?} by sectors");
+            assert!(run.digests == wanted, "{name} {kind:?} by sectors");
+            assert!(run.bytes.is_multiple_of(512));
+        }
+    });
+}
+
+/// Sectors are read once where words are read one after the other.
+#[test]
+fn sectors_are_not_read_twice_and_skipping_shows() {
+    let file = image_with(&shipped("tunes-v4"), &formats()[0].1);
+    let image = file.open().unwrap();
+    let bytes = on_medium(&file);
+    let mut room = Room::new(&image, false);
+    let (run, _) = over::<512>(Kind::Buffered, (&image, &bytes), &mut room, |_| ());
+    let (fixed, column) = sizes(&image);
+    let tokens = PROMPT.len() as u64;
+    let Columns { live, all } = run.columns;
+    let (needed, whole) = (tokens * fixed + live * column, tokens * fixed + all * column);
+    println!("{needed} bytes needed, {} read in sectors, {whole} without skipping", run.bytes);
+    // A sector more at both ends of each run of columns, at most.
+    assert!(run.bytes >= needed && run.bytes <= needed + live * 2 * 512 + tokens * 8 * 512);
+    assert!(run.bytes < whole);
+}
+
+/// With reads as slow as the computation, reading ahead takes the time of one of them. Virtual
+/// time: what a word costs to read and to compute with is set, and nothing else takes time.
+#[test]
+fn reading_ahead_hides_the_medium() {
+    let [four, seven] = ["4", "7"].map(random::wide);
+    let (int8, int4) = (&formats()[2], &formats()[3]);
+    // Blocks about as large as a vector.
+    for (model, path, block_bytes, (format, options)) in [
+        ("4", four.path(), 1024, int8),
+        ("4", four.path(), 1024, int4),
+        ("7", seven.path(), 1024, int8),
+        ("7", seven.path(), 1024, int4),
+        ("tunes-v4", &shipped("tunes-v4"), 384, int8),
+        ("tunes-v7", &shipped("tunes-v7"), 384, int8),
+    ] {
+        let options = Options { block_bytes, ..*options };
+        let file = image_with(path, &options);
+        let image = file.open().unwrap();
+        let bytes = on_medium(&file);
+        for latency in [0, 100] {
+            let times = || Times::new(&image, &bytes, latency);
+            let [one, two, four] = [
+                times().with_one_buffer(),
+                times().with_buffers::<2>(),
+                times().with_buffers::<4>(),
+            ];
+            let ratio = |[time, busy, spent]: [u64; 3]| time as f64 / busy.max(spent) as f64;
+            println!(
+                "{model} {format}, latency {latency}: reading {}, computing {}; of the longer: {:.3} with one buffer, {:.3} with two, {:.3} with four",
+                one[1],
+                one[2],
+                ratio(one),
+                ratio(two),
+                ratio(four)
+            );
+            assert_eq!(one[0], one[1] + one[2]);
+            assert!(ratio(two) <= 1.05 && ratio(four) <= 1.05);
+        }
+    }
+}
+
+/// Room of all buffers together, in blocks.
+const BLOCKS: usize = 8;
+
+/// What takes time in a timed run.
+struct Times<'a> {
+    image: &'a Image<'a>,
+    bytes: &'a [u8],
+    clock: Clock,
+    spent: Cell<u64>,
+    latency: u64,
+}
+
+impl<'a> Times<'a> {
+    fn new(image: &'a Image<'a>, bytes: &'a [u8], latency: u64) -> Self {
+        Self { image, bytes, clock: Clock::default(), spent: Cell::new(0), latency }
+    }
+
+    fn flash(&self) -> SimFlash<'_, 4> {
+        let mut flash = SimFlash::new(self.bytes, &self.clock);
+        (flash.latency, flash.per_word) = (self.latency, 10);
+        flash
+    }
+
+    /// A stream whose words take as long to compute with as to read, latency included.
+    fn costly<S: Stream>(&self, stream: S) -> Costly<'_, S> {
+        let per_word = if self.latency > 0 { 11 } else { 10 };
+        Costly { stream, clock: &self.clock, per_word, spent: &self.spent, handed: 0 }
+    }
+
+    async fn read(&self, stream: impl Stream) {
+        let mut room = Room::new(self.image, false);
+        let run = &mut Run::default();
+        tokens(self.image, &mut room, self.costly(stream), run, || 0).await.unwrap();
+    }
+
+    /// The time of the prompt, what of it the medium was busy, and what was spent with computing.
+    fn with_one_buffer(self) -> [u64; 3] {
+        let header = self.image.header();
+        let mut buffer = vec![0; BLOCKS * buffer_words(header, 4)];
+        let mut flash = self.flash();
+        let stream =
+            Buffered::<_, true>::new(&mut flash, FIRST as u32, header.bytes(), &mut buffer);
+        self.clock.run(self.read(stream.unwrap()));
+        [self.clock.now(), flash.busy, self.spent.get()]
+    }
+
+    /// As above, the same memory in several buffers.
+    fn with_buffers<const N: usize>(self) -> [u64; 3] {
+        let header = self.image.header();
+        let words = BLOCKS * buffer_words(header, 4) / N;
+        let mut memory: [Vec<u32>; N] = std::array::from_fn(|_| vec![0; words]);
+        let mut rows = vec![0; 4096];
+        let buffers = memory.each_mut().map(Vec::as_mut_slice);
+        let mut flash = self.flash();
+        let ahead =
+            ReadAhead::new(&mut flash, FIRST as u32, header.bytes(), buffers, &mut rows).unwrap();
+        self.clock.run(ahead.drive(self.read(ahead.stream::<true>())));
+        [self.clock.now(), flash.busy, self.spent.get()]
+    }
+}
+
+/// Every read of four tokens fails in every way. With an undo buffer, the token is tried again and
+/// the bits are those of a run without the fault; without, the state refuses to step.
+#[test]
+fn no_fault_at_any_read_is_silent_or_final() {
+    for version in ["4", "7a"] {
+        let file = random::checkpoint(version, random::Container::Safetensors);
+        let file = image_with(file.path(), &formats()[2].1);
+        let image = file.open().unwrap();
+        let bytes = on_medium(&file);
+        let wanted = expected(&image);
+        for kind in KINDS {
+            let mut room = Room::new(&image, false);
+            let (run, _) = over::<4>(kind, (&image, &bytes), &mut room, |_| ());
+            let total = run.reads[0];
+            assert!(total > 100);
+            for at in 0..total {
+                for fault in [Fault::Error, Fault::Short, Fault::Flip] {
+                    let name = format!("{version} {kind:?}: {fault:?} at read {at} of {total}");
+                    let prepare = |flash: &mut SimFlash<'_, 4>| flash.fault = Some((at, fault));
+                    let mut room = Room::new(&image, true);
+                    let (run, result) = over::<4>(kind, (&image, &bytes), &mut room, prepare);
+                    assert_eq!(result, Ok(1), "{name}");
+                    assert!(run.digests == wanted, "{name}");
+
+                    let mut room = Room::new(&image, false);
+                    let (_, result) = over::<4>(kind, (&image, &bytes), &mut room, prepare);
+                    match (fault, result) {
+                        (
+                            Fault::Flip,
+                            Err(Error::Image(
+                                ImageError::BlockChecksum { .. } | ImageError::Record { .. },
+                            )),
+                        )
+                        | (
+                            Fault::Error | Fault::Short,
+                            Err(Error::Stream(StreamError::Medium { .. })),
+                        ) => {}
+                        (_, result) => panic!("{name}: {result:?}"),
+                    }
+                    let (_, again) = over::<4>(kind, (&image, &bytes), &mut room, |_| ());
+                    assert_eq!(again, Err(Error::BrokenState), "{name}");
+                    room.memory.reset(&image);
+                    let (run, again) = over::<4>(kind, (&image, &bytes), &mut room, |_| ());
+                    assert_eq!(again, Ok(0), "{name}");
+                    assert!(run.digests == wanted, "{name}");
+                }
+            }
+        }
+    }
+}
+
+/// A token that nobody waits for any longer is undone as well.
+#[test]
+fn a_token_that_is_dropped_is_undone() {
+    let file = image_with(&shipped("tunes-v7"), &formats()[2].1);
+    let image = file.open().unwrap();
+    let header = *image.header();
+    let mut room = Room::new(&image, true);
+    let (mut state, scratch) = room.memory.split(&image).unwrap();
+    let stream = GivingWay(rwkv_core::stream::InPlace::new(image.words()));
+    let model = Model::new(header, stream, scratch).unwrap();
+    let mut model = model.with_undo(room.undo.as_mut().unwrap()).unwrap();
+    let mut digests = Vec::new();
+    for (turn, token) in PROMPT.into_iter().enumerate() {
+        for polls in [1, 40 * turn, usize::MAX] {
+            let mut digest = Digest::default();
+            let mut step = Box::pin(model.step_async(state.reborrow(), token, &mut digest));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let mut ready = None;
+            for _ in 0..polls {
+                if let std::task::Poll::Ready(result) = step.as_mut().poll(&mut context) {
+                    ready = Some(result);
+                    break;
+                }
+            }
+            drop(step);
+            assert!(!state.is_broken());
+            match ready {
+                Some(result) => {
+                    result.unwrap();
+                    digests.push(Digest::token(&header, &state, digest).unwrap());
+                }
+                None => assert!(polls < usize::MAX),
+            }
+        }
+    }
+    assert_eq!(digests, expected(&image));
+}
