@@ -2,6 +2,7 @@
 
 mod containers;
 pub mod damage;
+pub mod devices;
 mod gguf;
 pub mod random;
 mod rwkv_cpp;
