@@ -3,14 +3,14 @@
 use rwkv_core::{Error, sampler::SamplerConfig};
 use rwkv_embedded::agent::protocol::{AgentError, MAX_STATE, Reply, Request};
 use rwkv_host::{
-    convert::{Weights, with_start},
+    convert::Weights,
     device::{Device, DeviceError, DeviceSpec, Flip, Options},
-    file::ImageFile,
     memory::Memory,
     prefill::prefill,
     validate::{Begin, Host, validate},
 };
 use rwkv_tests::{
+    baked,
     devices::{Asked, devices},
     image, shipped, text,
 };
@@ -140,14 +140,9 @@ fn half_a_state_is_refused_until_it_is_whole_or_reset() {
 fn a_baked_image_agrees_on_every_device() {
     let sampler = SamplerConfig::GREEDY;
     for (model, weights) in [("tunes-v4", Weights::Int8), ("tunes-v7", Weights::F32)] {
-        let bare = image(&shipped(model), weights);
-        let bare = bare.open().expect("it opens");
-        let mut memory = Memory::new(&bare);
-        let state = memory.state(&bare).expect("it fits");
-        prefill::<&mut [f32]>(&bare, state, &text(40, 10), &mut []).expect("it reads");
-        let words = memory.state(&bare).expect("it fits").words().concat();
-        let file = ImageFile::new(&with_start(&bare, Some(&words)).expect("it fits"));
+        let file = baked(&image(&shipped(model), weights), &text(40, 10));
         let image = file.open().expect("it opens");
+        let words: Vec<f32> = image.start_state().expect("a state").collect();
         let prompt = text(16, 11);
         for spec in devices() {
             let mut device =
