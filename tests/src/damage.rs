@@ -1,6 +1,9 @@
 //! Ways to damage an image, and what a reader must say of each.
 
-use rwkv_core::{Image, ImageError};
+use rwkv_core::{
+    Image, ImageError,
+    image::{SectionKind, checksum},
+};
 use rwkv_host::file::ImageFile;
 
 use crate::repair_header;
@@ -94,7 +97,8 @@ pub fn list(good: &ImageFile) -> Vec<Damage> {
         b[48..52].copy_from_slice(&16u32.to_le_bytes());
         repair_header(b);
     });
-    add("more layers than there are", ImageError::SectionTable { section: sections - 2 }, &|b| {
+    let head = header.dims.layers as u16 + 1;
+    add("more layers than there are", ImageError::SectionTable { section: head }, &|b| {
         b[20] += 1;
         repair_header(b);
     });
@@ -118,6 +122,35 @@ pub fn list(good: &ImageFile) -> Vec<Damage> {
         b[layer.offset as usize + 24] ^= 1;
         repair_section(b, 1);
     });
+    let mut sections = (0..).zip(Image::open(bytes).expect("it opens").sections());
+    let start = sections.find(|(_, section)| section.kind == SectionKind::StartState);
+    if let Some((index, section)) = start {
+        let at = section.offset as usize;
+        let record = ImageError::Record { offset: section.offset, expected: 7 };
+        let block = ImageError::BlockChecksum { offset: section.offset + 16 };
+        let mut add = |what: &str, error, edit: &dyn Fn(&mut [u8])| {
+            add(&format!("start state: {what}"), error, &|b| {
+                edit(b);
+                repair_section(b, index);
+            });
+        };
+        add("another record", record, &|b| b[at] = 6);
+        add("another number of words", record, &|b| b[at + 4] ^= 4);
+        add("a block whose checksum is wrong", block, &|b| b[at + 40] ^= 1);
+        add("a value that is no number", ImageError::StartState { word: 5 }, &|b| {
+            b[at + 40..at + 44].copy_from_slice(&f32::NAN.to_le_bytes());
+            let rows = usize::from(u16::from_le_bytes([b[at + 12], b[at + 13]]));
+            let words = b[at + 20..at + 20 + 4 * rows].as_chunks().0.iter();
+            let words: Vec<u32> = words.map(|word| u32::from_le_bytes(*word)).collect();
+            b[at + 16..at + 20].copy_from_slice(&checksum(&words).to_le_bytes());
+        });
+        // The header names the section, or none.
+        for offset in [0, section.offset + 16, u32::MAX] {
+            add("elsewhere", ImageError::HeaderField { offset: 76 }, &|b| {
+                b[76..80].copy_from_slice(&offset.to_le_bytes());
+            });
+        }
+    }
     all
 }
 

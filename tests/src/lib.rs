@@ -2,6 +2,7 @@
 
 mod containers;
 pub mod damage;
+pub mod devices;
 mod gguf;
 pub mod medium;
 pub mod random;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rwkv_core::{Digest, Error, Image, Model, image::CRC, stream::InPlace};
 use rwkv_host::{
     checkpoint::Checkpoint,
-    convert::{Options, Packing, Weights, convert},
+    convert::{Options, Packing, Weights, convert, with_start},
     file::ImageFile,
     memory::Memory,
 };
@@ -63,6 +64,18 @@ pub fn image_with(checkpoint: &Path, options: &Options<'_>) -> ImageFile {
     let checkpoint = Checkpoint::open(checkpoint).expect("checkpoint opens");
     let bytes = convert(&checkpoint, options, |_, _| {}).expect("it converts");
     ImageFile::new(&bytes)
+}
+
+/// An image that begins at the state after some tokens.
+///
+/// # Panics
+/// If the image or the tokens are of no use.
+pub fn baked(file: &ImageFile, tokens: &[u32]) -> ImageFile {
+    let image = file.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    step(&mut memory, &image, tokens).expect("it steps");
+    let words = memory.state(&image).expect("it fits").words().concat();
+    ImageFile::new(&with_start(&image, Some(&words)).expect("it fits"))
 }
 
 /// Steps through `tokens`; returns the digest of each and the last logits.

@@ -1,10 +1,6 @@
 //! Devices against the host: every bit, every damage, any noise on the line.
 
-use std::{
-    io::{Read, Write},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::Parser;
 use rwkv_core::{
@@ -13,35 +9,20 @@ use rwkv_core::{
     sampler::{Sampler, SamplerConfig},
     stream::InPlace,
 };
-use rwkv_embedded::agent::{
-    frame::{Decoder, encode},
-    protocol::{AgentError, MAX_FRAME, MAX_STATE, Reply, Request, Tick},
-};
+use rwkv_embedded::agent::protocol::{AgentError, Reply, Request, Tick};
 use rwkv_host::{
-    convert::{Options as Conversion, Weights, with_start},
-    device::{Device, DeviceError, DeviceSpec, Flip, Options, QemuBoard},
-    file::ImageFile,
+    convert::{Options as Conversion, Weights},
+    device::{Device, DeviceError, DeviceSpec, Flip, Options},
     memory::Memory,
-    prefill::prefill,
-    validate::{Begin, Found, Host, Verdict, validate},
+    validate::{Found, Host, Verdict, validate},
 };
 use rwkv_tests::{
-    damage, formats, image, image_with,
+    baked, damage,
+    devices::{Asked, QEMU, devices},
+    formats, image, image_with,
     random::{self, Container, VERSIONS},
     shared, shipped, text,
 };
-
-const QEMU: DeviceSpec = DeviceSpec::Qemu(QemuBoard::Mps2An386);
-
-/// The devices that this machine can run.
-fn devices() -> Vec<DeviceSpec> {
-    let version = Command::new("qemu-system-arm").arg("--version").stdout(Stdio::null()).status();
-    if version.is_ok_and(|status| status.success()) {
-        return vec![DeviceSpec::Sim, QEMU];
-    }
-    println!("skipped: {QEMU}, since qemu-system-arm is not installed");
-    vec![DeviceSpec::Sim]
-}
 
 fn prove(
     spec: DeviceSpec,
@@ -238,7 +219,7 @@ fn the_command_exits_with_the_verdict() {
 /// The same list of damages as on the host, with the same errors, on every device.
 #[test]
 fn devices_name_every_damage() {
-    let good = image(&shipped("tunes-v4"), Weights::Int8);
+    let good = baked(&image(&shipped("tunes-v4"), Weights::Int8), &[88]);
     let image = good.open().expect("it opens");
     for spec in devices() {
         for damage in damage::list(&good) {
@@ -263,243 +244,26 @@ fn devices_name_every_damage() {
 #[test]
 fn noise_on_the_line_neither_hangs_nor_ends_a_device() {
     let file = image(&shipped("tunes-v4"), Weights::Int8);
-    let options = Options::default();
     for spec in devices() {
-        let mut line = Device::start(spec, file.bytes(), &options).expect("it starts");
-        line.set_timeout(Duration::from_secs(60)).expect("a time-out");
-        let mut reply = Replies::default();
+        let mut device = Asked::start(spec, file.bytes());
         for seed in 1..=40 {
             let mut noise: Vec<u8> = text(250, seed).iter().map(|x| (x * 37) as u8).collect();
             noise.push(0);
             let frames = noise.split_inclusive(|byte| *byte == 0).count();
-            line.write_all(&noise).expect("it listens");
+            device.send(&noise);
             for _ in 0..frames {
-                assert_eq!(reply.next(&mut line), Reply::Error(AgentError::Frame));
+                assert_eq!(device.reply(), Reply::Error(AgentError::Frame));
             }
         }
-        let mut buffer = [0; MAX_FRAME];
-        let mut ask = |request: &Request, line: &mut dyn rwkv_host::device::Transport| {
-            let frame = encode(request, &mut buffer).expect("it fits");
-            line.write_all(frame).expect("it listens");
-        };
         // A frame that is cut short, then a request that makes sense and one that does not.
-        line.write_all(&[7, 1, 2]).expect("it listens");
-        ask(&Request::Verify, &mut *line);
-        assert_eq!(reply.next(&mut line), Reply::Error(AgentError::Frame));
-        ask(&Request::Generate { count: 1 }, &mut *line);
-        assert_eq!(reply.next(&mut line), Reply::Error(AgentError::NothingRead));
-        ask(&Request::Feed([65, 9999].into_iter().collect()), &mut *line);
-        assert!(matches!(reply.next(&mut line), Reply::Token(_)));
-        let wrong = Error::Token { token: 9999, vocab: 256 };
-        assert_eq!(reply.next(&mut line), Reply::Error(AgentError::Model(wrong)));
-        ask(&Request::Verify, &mut *line);
-        assert_eq!(reply.next(&mut line), Reply::Done);
-    }
-}
-
-/// Replies from a line, one after the other.
-#[derive(Default)]
-struct Replies {
-    decoder: Decoder,
-    received: std::collections::VecDeque<u8>,
-}
-
-impl Replies {
-    fn next(&mut self, line: &mut Box<dyn rwkv_host::device::Transport>) -> Reply {
-        loop {
-            while let Some(byte) = self.received.pop_front() {
-                if let Some(reply) = self.decoder.push(byte) {
-                    return reply.expect("an intact frame");
-                }
-            }
-            let mut buffer = [0; 512];
-            let count = line.read(&mut buffer).expect("an answer in time");
-            assert!(count > 0, "the device ended");
-            self.received.extend(&buffer[..count]);
-        }
-    }
-}
-
-/// A prompt that the host read goes on in the device, and the device's state is the host's.
-#[test]
-fn a_state_moves_between_host_and_device() {
-    let prompt = text(48, 9);
-    let sampler = SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11 };
-    for spec in devices() {
-        for (model, weights) in [("tunes-v4", Weights::F32), ("tunes-v7", Weights::Int8)] {
-            let file = image(&shipped(model), weights);
-            let image = file.open().expect("it opens");
-            let mut device =
-                Device::open(spec, &image, &Options::default()).expect("the device starts");
-
-            // The device reads the prompt itself, and the host reads the state back.
-            device.reset(sampler).expect("it resets");
-            let mut alone = Vec::new();
-            device.feed(&prompt[..40], |_| {}).expect("it reads");
-            let there = device.read_state().expect("a state");
-            device.feed(&prompt[40..], |token| alone.push(token.digest)).expect("it reads");
-            device.generate(8, |token| alone.push(token.digest)).expect("it goes on");
-            let mut memory = Memory::new(&image);
-            let state = memory.state(&image).expect("it fits");
-            prefill::<&mut [f32]>(&image, state, &prompt[..40], &mut []).expect("it reads");
-            let here = memory.state(&image).expect("it fits").words().concat();
-            let bits = |words: &[f32]| words.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&there), bits(&here), "{spec}, {model}");
-
-            // The host reads the prompt, and the device goes on.
-            device.reset(sampler).expect("it resets");
-            device.feed(&text(5, 1), |_| {}).expect("something else");
-            device.reset(sampler).expect("it resets");
-            device.write_state(&here).expect("it takes the state");
-            let refused = device.generate(1, |_| panic!("a state has no logits"));
-            assert!(matches!(refused, Err(DeviceError::Refused(AgentError::NothingRead))));
-            let mut handed = Vec::new();
-            device.feed(&prompt[40..], |token| handed.push(token.digest)).expect("it reads");
-            device.generate(8, |token| handed.push(token.digest)).expect("it goes on");
-            assert_eq!(handed, alone, "{spec}, {model}");
-
-            // The same beside the host.
-            let mut host = Host::parallel(&image, sampler).expect("the host starts");
-            let begin = Begin { sampler, state: Some(&here) };
-            let verdict = validate(&mut device, &mut host, begin, &prompt[40..], 8, |_| {});
-            let verdict = verdict.expect("there is a verdict");
-            assert!(verdict.is_equal(), "{spec}, {model}: {verdict}");
-            device.halt().expect("it halts");
-        }
-    }
-}
-
-/// A device that is asked by hand.
-struct Asked {
-    line: Box<dyn rwkv_host::device::Transport>,
-    replies: Replies,
-}
-
-impl Asked {
-    fn ask(&mut self, request: &Request) -> Reply {
-        let mut buffer = [0; MAX_FRAME];
-        let frame = encode(request, &mut buffer).expect("it fits");
-        self.line.write_all(frame).expect("it listens");
-        self.next()
-    }
-
-    fn next(&mut self) -> Reply {
-        self.replies.next(&mut self.line)
-    }
-
-    fn write(&mut self, first: usize, words: &[f32]) -> Reply {
-        let words = words.iter().copied().collect();
-        self.ask(&Request::WriteState { first: first as u32, words })
-    }
-
-    fn write_all(&mut self, words: &[f32]) {
-        for (index, piece) in words.chunks(MAX_STATE).enumerate() {
-            assert_eq!(self.write(index * MAX_STATE, piece), Reply::Done);
-        }
-    }
-
-    /// Whether it reads a token.
-    fn reads(&mut self) -> Result<(), Reply> {
-        match self.ask(&Request::Feed([65].into_iter().collect())) {
-            Reply::Token(_) => {
-                assert_eq!(self.next(), Reply::Done);
-                Ok(())
-            }
-            refused => Err(refused),
-        }
-    }
-}
-
-/// A state that was not written whole is never computed with, whatever comes in between.
-#[test]
-fn half_a_state_is_refused_until_it_is_whole_or_reset() {
-    let file = image(&shipped("tunes-v4"), Weights::Int8);
-    let total = file.open().expect("it opens").header().state_words();
-    let mut words = vec![0.25; total];
-    let read = |first: usize| Request::ReadState { first: first as u32 };
-    let reset = Request::Reset(SamplerConfig::GREEDY);
-    let broken = Reply::Error(AgentError::Model(Error::BrokenState));
-    let due = |next| Reply::Error(AgentError::StateOrder { next });
-    let range = Reply::Error(AgentError::StateRange { words: total as u32 });
-    for spec in devices() {
-        let mut line = Device::start(spec, file.bytes(), &Options::default()).expect("it starts");
-        line.set_timeout(Duration::from_secs(60)).expect("a time-out");
-        let mut device = Asked { line, replies: Replies::default() };
-
-        let start = device.ask(&read(0));
-        assert!(matches!(start, Reply::State(words) if words.len() == MAX_STATE));
-        for first in [total, u32::MAX as usize] {
-            assert_eq!(device.ask(&read(first)), range);
-        }
-        assert_eq!(device.ask(&Request::AcceptState), due(0));
-        // A failed write breaks the state as well.
-        assert_eq!(device.write(3, &words[..4]), due(0));
-        assert_eq!(device.reads(), Err(broken.clone()));
-        assert_eq!(device.write(0, &words[..MAX_STATE]), Reply::Done);
-        assert_eq!(device.write(3, &words[..4]), due(64));
-        assert_eq!(device.reads(), Err(broken.clone()));
-        assert_eq!(device.ask(&read(0)), broken);
-        assert_eq!(device.ask(&Request::AcceptState), due(64));
+        device.send(&[7, 1, 2]);
+        assert_eq!(device.ask(&Request::Verify), Reply::Error(AgentError::Frame));
         let nothing = Reply::Error(AgentError::NothingRead);
         assert_eq!(device.ask(&Request::Generate { count: 1 }), nothing);
-        assert_eq!(device.ask(&reset), Reply::Done);
-        assert_eq!(device.write(64, &words[..4]), due(0));
-        // Beyond its end, then accepted, once.
-        device.write_all(&words);
-        assert_eq!(device.write(total, &words[..1]), range);
-        assert_eq!(device.ask(&Request::AcceptState), Reply::Done);
-        let end = device.ask(&read(total - 3));
-        assert_eq!(end, Reply::State(words[total - 3..].iter().copied().collect()));
-        assert_eq!(device.ask(&Request::AcceptState), due(0));
-        assert_eq!(device.reads(), Ok(()));
-        // Not finite.
-        words[70] = f32::INFINITY;
-        device.write_all(&words);
-        words[70] = 0.25;
-        let infinite = Reply::Error(AgentError::StateNonFinite { word: 70 });
-        assert_eq!(device.ask(&Request::AcceptState), infinite);
-        assert_eq!(device.reads(), Err(broken.clone()));
-        assert_eq!(device.ask(&reset), Reply::Done);
-        assert_eq!(device.reads(), Ok(()));
-    }
-}
-
-/// Devices begin where the image begins, and a bit that flipped there is found.
-#[test]
-fn a_baked_image_agrees_on_every_device() {
-    let sampler = SamplerConfig::GREEDY;
-    for (model, weights) in [("tunes-v4", Weights::Int8), ("tunes-v7", Weights::F32)] {
-        let bare = image(&shipped(model), weights);
-        let bare = bare.open().expect("it opens");
-        let mut memory = Memory::new(&bare);
-        let state = memory.state(&bare).expect("it fits");
-        prefill::<&mut [f32]>(&bare, state, &text(40, 10), &mut []).expect("it reads");
-        let words = memory.state(&bare).expect("it fits").words().concat();
-        let file = ImageFile::new(&with_start(&bare, Some(&words)).expect("it fits"));
-        let image = file.open().expect("it opens");
-        let prompt = text(16, 11);
-        for spec in devices() {
-            let mut device =
-                Device::open(spec, &image, &Options::default()).expect("the device starts");
-            for _ in 0..2 {
-                let mut host = Host::stepwise(&image, sampler).expect("the host starts");
-                let verdict = validate(&mut device, &mut host, sampler, &prompt, 16, |_| {})
-                    .expect("there is a verdict");
-                assert!(verdict.is_equal(), "{spec}, {model}: {verdict}");
-            }
-            device.reset(sampler).expect("it resets");
-            assert_eq!(device.read_state().expect("a state"), words);
-        }
-        // The top of the fraction of a recurrent word.
-        let word = image.header().shift_words() + 20;
-        let offset = image.header().start_offset as usize + 4 * word + 2;
-        let flip = Some(Flip { offset, bit: 6 });
-        let options = Options { flip, ..Options::default() };
-        let mut device =
-            Device::open(DeviceSpec::Sim, &image, &options).expect("the device starts");
-        let mut host = Host::stepwise(&image, sampler).expect("the host starts");
-        let verdict = validate(&mut device, &mut host, sampler, &prompt, 4, |_| {})
-            .expect("there is a verdict");
-        assert_eq!(verdict.first_difference.as_ref().expect("it differs").index, 0, "{verdict}");
+        let feed = Request::Feed([65, 9999].into_iter().collect());
+        assert!(matches!(device.ask(&feed), Reply::Token(_)));
+        let wrong = Error::Token { token: 9999, vocab: 256 };
+        assert_eq!(device.reply(), Reply::Error(AgentError::Model(wrong)));
+        assert_eq!(device.ask(&Request::Verify), Reply::Done);
     }
 }

@@ -7,6 +7,7 @@ use rwkv_core::{Digest, Model, State, image::SectionKind, stream::InPlace};
 use rwkv_host::{
     checkpoint::Checkpoint,
     convert::{Options, Weights, convert, tuned, with_start},
+    eval::{EvalError, Options as Eval, evaluate},
     file::ImageFile,
     memory::Memory,
     prefill::digests,
@@ -66,6 +67,41 @@ fn tuned_states_agree_with_the_package() {
             assert!(found > 0.01, "{version}: {found:e}");
         }
     }
+}
+
+/// An image is read, and its parts are put into its reference, from where both begin.
+#[test]
+fn a_tuned_image_is_evaluated_from_its_state() {
+    let checkpoint = random::tuned("6");
+    let [float, int8] = [Weights::F32, Weights::Int8].map(|w| image(checkpoint.path(), w));
+    let (float, int8) = (float.open().expect("it opens"), int8.open().expect("it opens"));
+    let tokens = text(200, 5);
+    let report =
+        |image, reference| evaluate(image, Some(reference), &tokens, &Eval::default(), |_, _| {});
+    let own = report(&float, &float).expect("a report").reference.expect("a comparison");
+    assert_eq!(own.kl_bits_per_token, 0.0);
+    assert!(own.parts.iter().all(|part| part.kl_bits_per_token == 0.0));
+    let beside = report(&int8, &float).expect("a report").reference.expect("a comparison");
+    assert!(beside.kl_bits_per_token > 0.0 && beside.parts.len() == own.parts.len());
+
+    let bare = ImageFile::new(&with_start(&float, None).expect("it fits"));
+    let bare = bare.open().expect("it opens");
+    for (image, reference) in [(&int8, &bare), (&bare, &float)] {
+        let error = report(image, reference).expect_err("they begin elsewhere");
+        assert!(matches!(error, EvalError::OtherStart), "{error}");
+    }
+    // A tuned state makes a difference, and calibration leaves it as it is.
+    let alone =
+        |image| evaluate(image, None, &tokens, &Eval::default(), |_, _| {}).expect("a report");
+    assert!(alone(&float).score.bits_per_byte != alone(&bare).score.bits_per_byte);
+    let options = Options { calibration: Some(&text(1024, 6)), ..Options::new(Weights::Int8) };
+    let file = rwkv_tests::image_with(checkpoint.path(), &options);
+    let calibrated = file.open().expect("it opens");
+    let start = float.start_state().expect("a state");
+    assert!(calibrated.start_state().expect("a state").eq(start));
+    let beside = report(&calibrated, &float).expect("a report").reference.expect("a comparison");
+    println!("calibrated: {} bits per token", beside.kl_bits_per_token);
+    assert!(beside.kl_bits_per_token < 0.05, "{}", beside.kl_bits_per_token);
 }
 
 /// A file of states beside a checkpoint without them makes the image of the checkpoint with them.
@@ -199,6 +235,8 @@ fn the_commands_begin_where_the_image_begins() {
         let words = rwkv_core::saved::SAVED_BYTES;
         assert!(read("m.state")[words..] == read("b.state")[words..]);
         run(&["validate", "@b.rwkv", "--prompt", "The", "-n", "8"]);
+        run(&["validate", "@m.rwkv", "--state", "@p.state", "-n", "8"]);
+        run(&["validate", "@b.rwkv", "--state", "@b.state", "--prompt", "The", "-n", "8"]);
         run(&["info", "@b.rwkv"]);
         run(&["info", "@b.rwkv", "--json"]);
 

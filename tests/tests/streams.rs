@@ -12,12 +12,8 @@ use rwkv_core::{
     image::{Id, Layout, RECORD_WORDS},
     stream::{InPlace, Stream},
 };
-use rwkv_host::{
-    convert::{Weights, with_start},
-    file::ImageFile,
-    memory::Memory,
-};
-use rwkv_tests::{formats, image, image_with, shipped, step};
+use rwkv_host::{convert::Weights, memory::Memory};
+use rwkv_tests::{baked, formats, image, image_with, shipped, step};
 
 /// A medium that is copied from, block by block, into a buffer of the size that the header names.
 struct Medium<'a> {
@@ -171,13 +167,9 @@ fn wait<T>(run: impl Future<Output = T>) -> T {
 #[test]
 fn a_start_state_is_read_from_any_medium() {
     for model in ["tunes-v4", "tunes-v7"] {
-        let bare = image(&shipped(model), Weights::Int8);
-        let bare = bare.open().expect("it opens");
-        let mut memory = Memory::new(&bare);
-        step(&mut memory, &bare, &PROMPT).expect("it steps");
-        let expected = memory.state(&bare).expect("it fits").words().concat();
-        let good = ImageFile::new(&with_start(&bare, Some(&expected)).expect("it fits"));
+        let good = baked(&image(&shipped(model), Weights::Int8), &PROMPT);
         let image = good.open().expect("it opens");
+        let expected: Vec<f32> = image.start_state().expect("a state").collect();
         let header = *image.header();
         let section =
             image.sections().find(|s| s.offset == header.start_offset).expect("it is there");

@@ -36,7 +36,8 @@ pub(crate) async fn begin<S: Stream>(
     let [shift, recurrent] = state.words_mut();
     let mut places = shift.iter_mut().chain(recurrent);
     for (_, rows) in record.tiles() {
-        let words = record.tile_words(rows);
+        // One vector of floats: a row is a word.
+        let words = rows.saturating_add(1);
         let tile = checked::<S>(stream.read_at(at, words).await?, at)?;
         for (word, place) in tile.iter().zip(places.by_ref()) {
             *place = f32::from_bits(*word);

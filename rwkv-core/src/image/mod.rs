@@ -240,13 +240,18 @@ impl<'a> Cursor<'_, 'a> {
         let Some((index, section)) = found else { return Ok(()) };
         let range = section.range();
         (self.at, self.end, self.section) = (range.start / 4, range.end / 4, index + 1);
-        self.record(&start::shape(&self.image.header))?;
+        let found = self.record(&start::shape(&self.image.header))?;
         self.close()?;
-        let mut values = self.image.start_state().into_iter().flatten();
-        match values.position(|x| !x.is_finite()) {
-            Some(word) => Err(ImageError::StartState { word: word as u32 }),
-            None => Ok(()),
+        let mut word = 0;
+        for block in found.payload.chunks(usize::from(found.record.tile_rows).saturating_add(1)) {
+            for bits in block.iter().skip(1) {
+                if !f32::from_bits(*bits).is_finite() {
+                    return Err(ImageError::StartState { word });
+                }
+                word += 1;
+            }
         }
+        Ok(())
     }
 
     fn record(&mut self, shape: &Shape) -> Result<Found<'a>, ImageError> {

@@ -75,16 +75,16 @@ pub fn tuned(
     let shape = [dims.dim as usize / n.max(1), n, n];
     let mut words = vec![0.0; 2 * dims.layers as usize * dims.dim as usize];
     for (layer, name) in names.iter().enumerate() {
+        if let Some(entry) = checkpoint.get(name).filter(|entry| entry.shape != shape) {
+            let (name, found) = (name.clone(), entry.shape.clone());
+            return Err(ConvertError::Shape { name, found, expected: format!("{shape:?}") });
+        }
         let tensor = match checkpoint.read(name) {
             Err(CheckpointError::Missing { .. }) => {
                 return wrong(first.clone(), format!("layer {layer} has none: no `{name}`"));
             }
             tensor => tensor?,
         };
-        if tensor.shape != shape {
-            let (name, found) = (name.clone(), tensor.shape);
-            return Err(ConvertError::Shape { name, found, expected: format!("{shape:?}") });
-        }
         for head in finite(name, tensor.data)?.chunks_exact(n * n) {
             words.extend((0..n * n).map(|i| head[i % n * n + i / n]));
         }
