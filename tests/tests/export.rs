@@ -8,7 +8,8 @@ use rwkv_core::{
 };
 use rwkv_host::{
     checkpoint::Checkpoint,
-    export::{Export, values},
+    convert::with_start,
+    export::{Export, Start, values},
     file::ImageFile,
     memory::Memory,
 };
@@ -167,5 +168,33 @@ fn exported_models_have_the_logits_of_the_checkpoint() {
         let most = logits.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         println!("{version}: {:.1e} of the largest logit", most / largest);
         assert!(most <= 1e-4 * largest, "{version}: {most}");
+    }
+}
+
+/// Tuned states come back with their bits; other start states are left out.
+#[test]
+fn start_states_are_exported_where_a_checkpoint_can_hold_them() {
+    for version in ["5.0", "5.1", "5.2", "6", "7", "7a"] {
+        let file = random::tuned(version);
+        let original = Checkpoint::open(file.path()).unwrap();
+        let image = image_with(file.path(), &formats()[0].1);
+        let image = image.open().unwrap();
+        assert_eq!(Export::new(&image).unwrap().start(), Start::Tuned);
+        let (exported, _) = again(&image);
+        for layer in 0..image.header().dims.layers {
+            let name = format!("blocks.{layer}.att.time_state");
+            let [found, wanted] = [&exported, &original].map(|file| file.read(&name).unwrap());
+            assert_eq!(found.shape, wanted.shape);
+            assert!(found.data == wanted.data, "{version}: {name}");
+        }
+
+        let mut words: Vec<f32> = image.start_state().unwrap().collect();
+        words[0] = 1.0;
+        let more = ImageFile::new(&with_start(&image, Some(&words)).unwrap());
+        let export = Export::new(&more.open().unwrap()).unwrap();
+        assert_eq!(export.start(), Start::LeftOut);
+        let plain = ImageFile::new(&with_start(&image, None).unwrap());
+        let plain = Export::new(&plain.open().unwrap()).unwrap();
+        assert_eq!((plain.start(), plain.len()), (Start::Empty, export.len()));
     }
 }

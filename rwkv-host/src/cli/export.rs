@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::export::Export;
+use crate::export::{Export, Start};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -23,6 +23,11 @@ pub(super) fn command(args: &ExportArgs) -> anyhow::Result<()> {
     export.write(&args.output, || bar.inc(1))?;
     bar.finish_and_clear();
     eprintln!("{}: {} tensors in f32", args.output.display(), export.len());
+    if export.start() == Start::LeftOut {
+        eprintln!(
+            "the state that the image begins at is left out: no checkpoint holds more than the recurrent rows of versions 5 to 7"
+        );
+    }
     let eps = image.header().dims.group_norm_eps;
     if image.header().version.has_heads() && eps != 64e-5 {
         eprintln!(

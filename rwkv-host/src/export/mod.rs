@@ -53,11 +53,24 @@ pub enum ExportError {
     Convert(#[from] ConvertError),
 }
 
+/// What becomes of the state that an image begins at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It has read nothing: there is nothing to write.
+    Empty,
+    /// It is written as a tuned state.
+    Tuned,
+    /// No checkpoint can hold it, since it has token-shift rows or is of version 4: it is left
+    /// out.
+    LeftOut,
+}
+
 /// An image, taken apart.
 pub struct Export<'a> {
     version: Version,
     tensors: Vec<(String, Tensor)>,
     records: Vec<(Request, Found<'a>)>,
+    start: Start,
     folds: Folds,
     ln0: [Vec<f32>; 2],
     layer_norm_eps: f32,
@@ -80,13 +93,24 @@ impl<'a> Export<'a> {
             version: header.version,
             tensors: Vec::new(),
             records,
+            start: Start::Empty,
             folds: Folds::of(image)?,
             ln0: undo::ln0(image).ok_or(ExportError::NoLn0)?,
             layer_norm_eps: header.dims.layer_norm_eps,
             group_norm_eps: header.dims.group_norm_eps,
         };
         export.tensors = export.list(&header.dims)?;
+        if let Some(words) = image.start_state() {
+            let tuned = tensors::tuned(header.version, &header.dims, &words.collect::<Vec<_>>());
+            export.start = if tuned.is_some() { Start::Tuned } else { Start::LeftOut };
+            export.tensors.extend(tuned.unwrap_or_default());
+        }
         Ok(export)
+    }
+
+    /// What becomes of the start state.
+    pub const fn start(&self) -> Start {
+        self.start
     }
 
     /// How many tensors there are.

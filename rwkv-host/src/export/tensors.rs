@@ -151,6 +151,23 @@ impl Export<'_> {
     }
 }
 
+/// The start state of an image as the tensors of a tuned state, `[head][value][key]`; `None` if
+/// it has more than these can say.
+pub(super) fn tuned(version: Version, dims: &Dims, words: &[f32]) -> Option<Vec<(String, Tensor)>> {
+    let (layers, dim, n) = (dims.layers as usize, dims.dim as usize, dims.head_size as usize);
+    let (shift, recurrent) = words.split_at_checked(2 * layers * dim)?;
+    if !version.has_heads() || shift.iter().any(|x| *x != 0.0) {
+        return None;
+    }
+    let tensor = |(layer, rows): (usize, &[f32])| {
+        let heads = rows.chunks_exact(n * n);
+        let values = heads.flat_map(|head| transposed(head, n, n)).collect();
+        let made = Made::Values(values);
+        (format!("blocks.{layer}.att.time_state"), Tensor { shape: vec![dim / n, n, n], made })
+    };
+    Some(recurrent.chunks_exact(dim * n).enumerate().map(tensor).collect())
+}
+
 /// A tensor whose values are decoded when they are written.
 pub(super) struct Lazy<'e, 'a, P> {
     pub(super) export: &'e Export<'a>,
