@@ -9,7 +9,7 @@ use rwkv_core::{Digest, Error, exec::Part, image::Version, sampler::SamplerConfi
 use serde::{Deserialize, Serialize};
 
 /// Goes up with every change of the messages.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Tokens in one [`Request::Feed`], at most.
 pub const MAX_FEED: usize = 64;

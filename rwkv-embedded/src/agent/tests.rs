@@ -224,7 +224,13 @@ fn request() -> impl Strategy<Value = Request> {
         profile.prop_map(|tokens| Request::Profile(tokens.as_slice().try_into().unwrap())),
         (0.0..2.0_f32, 0..64_u16, 0.0..1.0_f32, any::<u64>()).prop_map(
             |(temperature, top_k, top_p, seed)| {
-                Request::Reset(SamplerConfig { temperature, top_k, top_p, seed })
+                Request::Reset(SamplerConfig {
+                    temperature,
+                    top_k,
+                    top_p,
+                    seed,
+                    ..SamplerConfig::GREEDY
+                })
             }
         ),
     ]
@@ -284,9 +290,12 @@ fn messages_are_the_pinned_bytes() {
     let request = |r: Request| pack(&|b| postcard::to_slice(&r, b).unwrap().len());
     let reply = |r: Reply| pack(&|b| postcard::to_slice(&r, b).unwrap().len());
     let error = |e: Error| reply(Reply::Error(AgentError::Model(e)));
-    let config = SamplerConfig { temperature: 0.5, top_k: 300, top_p: 1.0, seed: 5 };
+    let config = SamplerConfig { temperature: 0.5, top_k: 300, seed: 5, ..SamplerConfig::GREEDY };
     assert_eq!(request(Request::Info), "00");
-    assert_eq!(request(Request::Reset(config)), "010000003fac020000803f05");
+    assert_eq!(
+        request(Request::Reset(config)),
+        "010000003fac020000803f000000000000803f00000000000000000000803f0005"
+    );
     assert_eq!(request(Request::Feed([1, 300].into_iter().collect())), "020201ac02");
     assert_eq!(request(Request::Generate { count: 9 }), "0309");
     assert_eq!(request(Request::Memory), "04");

@@ -166,7 +166,7 @@ impl Sampling {
     /// The sampler's settings.
     pub const fn config(&self) -> SamplerConfig {
         let Self { temperature, top_k, top_p, seed } = *self;
-        SamplerConfig { temperature, top_k, top_p, seed }
+        SamplerConfig { temperature, top_k, top_p, seed, ..SamplerConfig::GREEDY }
     }
 }
 
