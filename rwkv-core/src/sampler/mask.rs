@@ -37,7 +37,7 @@ use core::slice;
 /// # Ok::<(), rwkv_core::sampler::SamplerError>(())
 /// ```
 pub trait Mask {
-    /// Whether the token may be chosen. Asked once for each token, in the order of their ids.
+    /// Whether the token may be chosen. Asked once at most for each, in the order of their ids.
     fn allows(&self, token: u32) -> bool;
 
     /// Whether every token may be: nobody then asks for each.

@@ -64,9 +64,9 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let image = file.open_named(&args.image)?;
     let tokenizer = args.tokenizer.open(&image)?;
     let prompt = args.prompt.tokens(&image, &tokenizer)?;
+    let sampler = args.sampling.settings(&image, &tokenizer)?;
     let mut device = Device::open(args.device, &image, &args.options())?;
-    let sampler = args.sampling.config();
-    let mut reference = Host::parallel(&image, sampler)?;
+    let mut reference = Host::parallel(&image, sampler.clone())?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
     let mut text = cli::Text::default();
     let verdict = validate(&mut device, &mut reference, sampler, &prompt, args.tokens, |token| {

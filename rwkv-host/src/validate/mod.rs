@@ -13,8 +13,8 @@ pub(crate) mod tests;
 
 use std::time::Instant;
 
-use rwkv_core::{Digest, Error, sampler::SamplerConfig};
-use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, Token};
+use rwkv_core::{Digest, Error, sampler::SamplerError};
+use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, SamplerSettings, Token};
 use thiserror::Error as ThisError;
 
 pub use command::{ValidateArgs, command};
@@ -41,6 +41,14 @@ pub enum ValidateError {
         /// Why.
         error: Error,
     },
+    /// The host's sampler chooses none.
+    #[error("the host cannot choose token {index}: {error}; change the sampler's settings")]
+    Sampler {
+        /// The index of the token.
+        index: usize,
+        /// Why.
+        error: SamplerError,
+    },
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -55,7 +63,7 @@ pub enum ValidateError {
 pub fn validate(
     device: &mut Device,
     reference: &mut dyn Reference,
-    sampler: SamplerConfig,
+    sampler: impl Into<SamplerSettings>,
     prompt: &[u32],
     generate: usize,
     mut progress: impl FnMut(&Token),
@@ -79,7 +87,10 @@ pub fn validate(
         let count = PIECE.min(generate - generated.len());
         let mut expected = Vec::with_capacity(count);
         for _ in 0..count {
-            let next = reference.choose().map_err(|_| ValidateError::EmptyPrompt)?;
+            let next = reference.choose().map_err(|error| ValidateError::Sampler {
+                index: run.compared + expected.len(),
+                error,
+            })?;
             expected.extend(expect(reference, &[next], run.compared + expected.len())?);
         }
         let compared = run.ticks.len();
