@@ -21,7 +21,6 @@ pub enum Order {
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Sampling")]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most likely token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
