@@ -80,6 +80,7 @@ impl<M: Mask> Mask for Option<M> {
 
 /// Allows every token but these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Banned<'a>(&'a [u32]);
 
 impl<'a> Banned<'a> {
@@ -106,6 +107,7 @@ impl Mask for Banned<'_> {
 /// Allows the tokens whose bit is set: bit `token % 32` of word `token / 32`, and none beyond the
 /// last word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Allowed<'a>(pub &'a [u32]);
 
 impl Mask for Allowed<'_> {

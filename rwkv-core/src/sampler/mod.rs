@@ -56,7 +56,7 @@ use history::History;
 /// The most tokens a sampler chooses from.
 pub const MAX_CANDIDATES: usize = 64;
 
-/// Chooses one token per row of logits.
+/// Chooses one token per row of logits. Takes about 1.1 KB of RAM.
 ///
 /// ```
 /// # use rwkv_core::sampler::{Sampler, SamplerConfig};

@@ -27,7 +27,7 @@ pub trait Reference {
     /// Chooses the token to follow the last one.
     ///
     /// # Errors
-    /// If nothing was read.
+    /// If nothing was read, or the sampler's settings leave nothing to choose.
     fn choose(&mut self) -> Result<u32, SamplerError>;
 }
 
