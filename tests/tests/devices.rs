@@ -1,15 +1,15 @@
 //! Devices against the host: every bit, every damage, any noise on the line.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::Parser;
 use rwkv_core::{
     Error, Image, ImageError, Model,
     image::MathMode,
-    sampler::{Sampler, SamplerConfig},
+    sampler::{Banned, Order, Sampler, SamplerConfig},
     stream::InPlace,
 };
-use rwkv_embedded::agent::protocol::{AgentError, Reply, Request, Tick};
+use rwkv_embedded::agent::protocol::{AgentError, Reply, Request, SamplerSettings, Tick};
 use rwkv_host::{
     convert::{Options as Conversion, Weights},
     device::{Device, DeviceError, DeviceSpec, Flip, Options},
@@ -124,6 +124,28 @@ fn every_format_agrees_on_every_device() {
     }
 }
 
+/// Settings that between them use every one that there is.
+fn samplers() -> Vec<SamplerSettings> {
+    let off = SamplerConfig::GREEDY;
+    let warm = SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11, ..off };
+    let penalties = SamplerConfig { presence: 0.4, frequency: 0.4, penalty_decay: 0.996, ..warm };
+    let official = SamplerConfig { order: Order::Official, temperature: 1.3, ..penalties };
+    let configs = [
+        off,
+        warm,
+        SamplerConfig { seed: 12, ..warm },
+        SamplerConfig { min_p: 0.1, top_p: 1.0, ..warm },
+        penalties,
+        SamplerConfig { temperature: 0.0, repetition: 1.3, ..penalties },
+        SamplerConfig { top_k: 0, top_p: 0.7, ..official },
+        SamplerConfig { min_p: 0.2, repetition: 0.8, presence: -0.5, ..official },
+    ];
+    let banned = || b"\n EGe|".iter().map(|byte| u32::from(*byte)).collect();
+    let all = configs.map(SamplerSettings::from);
+    let some = [off, official].map(|config| SamplerSettings { config, banned: banned() });
+    all.into_iter().chain(some).collect()
+}
+
 #[test]
 fn shipped_models_agree_on_every_device_with_any_sampler() {
     let prompt = b"X:1\nT:".map(u32::from);
@@ -133,14 +155,19 @@ fn shipped_models_agree_on_every_device_with_any_sampler() {
             let image = file.open().expect("it opens");
             let mut device =
                 Device::open(spec, &image, &Options::default()).expect("the device starts");
-            let warm = SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11 };
-            for sampler in [warm, SamplerConfig { seed: 12, ..warm }, SamplerConfig::GREEDY] {
-                let mut host = Host::stepwise(&image, sampler).expect("the host starts");
-                let verdict = validate(&mut device, &mut host, sampler, &prompt, 32, |_| {})
-                    .expect("there is a verdict");
-                assert!(verdict.is_equal(), "{model}: {verdict}");
-                assert_eq!(verdict.generated, generate(&image, &prompt, sampler, 32));
+            let mut texts = BTreeSet::new();
+            for sampler in samplers() {
+                let mut host = Host::stepwise(&image, sampler.clone()).expect("the host starts");
+                let verdict =
+                    validate(&mut device, &mut host, sampler.clone(), &prompt, 48, |_| {})
+                        .expect("there is a verdict");
+                assert!(verdict.is_equal(), "{model}, {sampler:?}: {verdict}");
+                assert_eq!(verdict.generated, generate(&image, &prompt, &sampler, 48));
+                let is_banned = |token: &u32| sampler.banned.contains(token);
+                assert!(!verdict.generated.iter().any(is_banned), "{model}, {sampler:?}");
+                texts.insert(verdict.generated);
             }
+            assert_eq!(texts.len(), samplers().len(), "every setting shows");
             if spec == QEMU {
                 let log = device.log().0;
                 assert!(log.contains("ImageInfo"), "the firmware's log is decoded: {log}");
@@ -149,21 +176,51 @@ fn shipped_models_agree_on_every_device_with_any_sampler() {
     }
 }
 
+#[test]
+fn samplers_out_of_range_are_refused_on_every_device() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().expect("it opens");
+    let far = SamplerConfig { frequency: f32::MAX, presence: f32::MAX, ..SamplerConfig::GREEDY };
+    for spec in devices() {
+        let mut device =
+            Device::open(spec, &image, &Options::default()).expect("the device starts");
+        let unsorted =
+            SamplerSettings { config: SamplerConfig::GREEDY, banned: [2, 1].into_iter().collect() };
+        let high = SamplerConfig { min_p: 1.5, ..SamplerConfig::GREEDY };
+        for settings in [unsorted, high.into()] {
+            let refused = device.reset(settings).expect_err("they are out of range");
+            assert!(matches!(refused, DeviceError::Refused(AgentError::Sampler)), "{refused}");
+        }
+        // In range, but no number is left of the second token's logits.
+        device.reset(far).expect("they are in range");
+        device.feed(&[88], |_| {}).expect("it reads");
+        let refused = device.generate(2, |_| {}).expect_err("the logits overflow");
+        assert!(matches!(refused, DeviceError::Refused(AgentError::Sampler)), "{refused}");
+    }
+}
+
 /// What firmware does that links the library: sampling begins behind the prompt.
-fn generate(image: &Image<'_>, prompt: &[u32], sampler: SamplerConfig, count: usize) -> Vec<u32> {
+fn generate(
+    image: &Image<'_>,
+    prompt: &[u32],
+    settings: &SamplerSettings,
+    count: usize,
+) -> Vec<u32> {
     let mut memory = Memory::new(image);
     let (mut state, scratch) = memory.split(image).expect("it fits");
     let mut model =
         Model::new(*image.header(), InPlace::new(image.words()), scratch).expect("it fits");
-    let mut sampler = Sampler::new(sampler).expect("it is in range");
+    let mut sampler = Sampler::new(settings.config).expect("it is in range");
+    let banned = Banned::new(&settings.banned).expect("they are in order");
     sampler.begin();
-    model.prefill(state.reborrow(), prompt.iter().copied(), &mut sampler).expect("it reads");
+    let prompt = prompt.iter().copied();
+    model.prefill(state.reborrow(), prompt, sampler.within(banned)).expect("it reads");
     let mut tokens = Vec::new();
     for _ in 0..count {
         let token = sampler.finish().expect("there are logits");
         tokens.push(token);
         sampler.begin();
-        model.step(state.reborrow(), token, &mut sampler).expect("it steps");
+        model.step(state.reborrow(), token, sampler.within(banned)).expect("it steps");
     }
     tokens
 }

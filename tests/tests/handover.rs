@@ -19,7 +19,8 @@ use rwkv_tests::{
 #[test]
 fn a_state_moves_between_host_and_device() {
     let prompt = text(48, 9);
-    let sampler = SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 11 };
+    let warm = SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, ..SamplerConfig::GREEDY };
+    let sampler = SamplerConfig { seed: 11, ..warm };
     for spec in devices() {
         for (model, weights) in [("tunes-v4", Weights::F32), ("tunes-v7", Weights::Int8)] {
             let file = image(&shipped(model), weights);
@@ -55,7 +56,7 @@ fn a_state_moves_between_host_and_device() {
 
             // The same beside the host.
             let mut host = Host::parallel(&image, sampler).expect("the host starts");
-            let begin = Begin { sampler, state: Some(&here) };
+            let begin = Begin { sampler: sampler.into(), state: Some(&here) };
             let verdict = validate(&mut device, &mut host, begin, &prompt[40..], 8, |_| {});
             let verdict = verdict.expect("there is a verdict");
             assert!(verdict.is_equal(), "{spec}, {model}: {verdict}");
@@ -91,7 +92,7 @@ fn half_a_state_is_refused_until_it_is_whole_or_reset() {
     let total = file.open().expect("it opens").header().state_words();
     let mut words = vec![0.25; total];
     let read = |first: usize| Request::ReadState { first: first as u32 };
-    let reset = Request::Reset(SamplerConfig::GREEDY);
+    let reset = Request::Reset(SamplerConfig::GREEDY.into());
     let broken = Reply::Error(AgentError::Model(Error::BrokenState));
     let due = |next| Reply::Error(AgentError::StateOrder { next });
     let range = Reply::Error(AgentError::StateRange { words: total as u32 });

@@ -9,7 +9,7 @@ use crate::math;
 pub struct Candidate {
     /// The token's id.
     pub token: u32,
-    /// Its logit, before temperature.
+    /// Its logit, after penalties and before temperature.
     pub logit: f32,
 }
 
@@ -21,7 +21,7 @@ pub struct Candidates {
     entries: [Candidate; MAX_CANDIDATES],
     len: usize,
     limit: usize,
-    /// 1 / T, or `None` where nobody asks for the normaliser.
+    /// What the normaliser's logits are multiplied by, or `None` where nobody asks for it.
     scale: Option<f32>,
     max: f32,
     sum: f32,
@@ -30,8 +30,8 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Keeps the `limit` best, at most [`MAX_CANDIDATES`]. With a `scale` of 1 / T the normaliser
-    /// is kept too, at the cost of about one `exp` per token.
+    /// Keeps the `limit` best, at most [`MAX_CANDIDATES`]. With a `scale`, such as 1 / T, the
+    /// normaliser is kept too, at the cost of about one `exp` per token.
     pub const fn new(limit: usize, scale: Option<f32>) -> Self {
         let limit = if limit > MAX_CANDIDATES { MAX_CANDIDATES } else { limit };
         Self {
@@ -57,11 +57,7 @@ impl Candidates {
     /// Takes the logits of the tokens from `first` on; the first error sticks until
     /// [`clear`](Self::clear).
     pub fn push(&mut self, first: u32, logits: &[f32]) {
-        if first != self.next {
-            let error = SamplerError::OutOfOrder { expected: self.next, found: first };
-            self.error.get_or_insert(error);
-        }
-        if self.error.is_some() {
+        if !self.is_due(first) {
             return;
         }
         for (token, &logit) in (self.next..).zip(logits) {
@@ -79,16 +75,33 @@ impl Candidates {
         self.next = self.next.wrapping_add(logits.len() as u32);
     }
 
+    /// Passes over a token that must not be chosen. Its logit is not looked at.
+    pub fn skip(&mut self, token: u32) {
+        if self.is_due(token) {
+            self.next = self.next.wrapping_add(1);
+        }
+    }
+
+    /// Whether it is this token's turn, and there was no error.
+    fn is_due(&mut self, token: u32) -> bool {
+        if token != self.next {
+            let error = SamplerError::OutOfOrder { expected: self.next, found: token };
+            self.error.get_or_insert(error);
+        }
+        self.error.is_none()
+    }
+
     /// The candidates, best first; equal logits stand in id order.
     pub fn best(&self) -> Result<&[Candidate], SamplerError> {
         match (self.error, self.entries.get(..self.len)) {
             (Some(error), _) => Err(error),
-            (None, None | Some([])) => Err(SamplerError::NoLogits),
+            (None, None | Some([])) if self.next == 0 => Err(SamplerError::NoLogits),
+            (None, None | Some([])) => Err(SamplerError::NothingAllowed),
             (None, Some(best)) => Ok(best),
         }
     }
 
-    /// The sum over all tokens of exp((logit - largest logit) / T), at least 1. Zero without a
+    /// The sum over all tokens of exp((logit - largest logit) * scale), at least 1. Zero without a
     /// scale, or before the first logit.
     pub fn normaliser(&self) -> f32 {
         self.sum

@@ -1,11 +1,14 @@
 //! Between text and tokens.
 //!
 //! A [`Tokenizer`] maps bytes to token ids and back. A token may end inside a character, so text
-//! for a person goes through a [`Utf8Stream`].
+//! for a person goes through a [`Utf8Stream`], and through a [`StopStream`] before that where a
+//! text ends it.
 
+mod stop;
 mod utf8;
 mod vocabulary;
 
+pub use stop::{EmptyStopText, StopStream};
 pub use utf8::Utf8Stream;
 pub use vocabulary::{Vocabulary, VocabularyError};
 

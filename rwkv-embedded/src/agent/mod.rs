@@ -16,13 +16,14 @@ mod watch;
 use embedded_io::{Read, Write};
 use rwkv_core::{
     Digest, Error, Header, Image, ImageError, Model, StateView,
-    sampler::{Sampler, SamplerConfig},
+    sampler::{Banned, Sampler, SamplerConfig, SamplerError},
     stream::InPlace,
 };
 
 use frame::{Decoder, encode};
 use protocol::{
-    AgentError, ImageInfo, Info, MAX_FRAME, Memory, PROTOCOL_VERSION, Reply, Request, Tick, Token,
+    AgentError, ImageInfo, Info, MAX_BANNED, MAX_FRAME, Memory, PROTOCOL_VERSION, Reply, Request,
+    SamplerSettings, Tick, Token,
 };
 use watch::Watch;
 
@@ -153,7 +154,7 @@ impl<'a, B: Board> Agent<'a, B> {
         let board = &mut self.board;
         let result = match request {
             Request::Info | Request::Halt => Ok(()),
-            Request::Reset(config) => session.reset(config),
+            Request::Reset(settings) => session.reset(settings),
             Request::Feed(tokens) => {
                 let watch = Watch::new(board, transport, false);
                 return feed(session, watch, tokens.iter().map(|token| Some(*token)));
@@ -211,6 +212,8 @@ struct Session<'a> {
     written: u32,
     /// Has seen the logits of the last token, if one was read.
     sampler: Sampler,
+    /// In ascending order.
+    banned: heapless::Vec<u32, MAX_BANNED>,
 }
 
 impl<'a> Session<'a> {
@@ -224,14 +227,17 @@ impl<'a> Session<'a> {
         let model = Model::new(header, InPlace::new(words), scratch);
         let model = model.map_err(AgentError::Model)?;
         let sampler = Sampler::new(SamplerConfig::GREEDY).map_err(|_| AgentError::Sampler)?;
-        let mut session = Self { model, state, ready: false, written: 0, sampler };
-        session.reset(SamplerConfig::GREEDY)?;
+        let banned = heapless::Vec::new();
+        let mut session = Self { model, state, ready: false, written: 0, sampler, banned };
+        session.reset(SamplerConfig::GREEDY.into())?;
         Ok(session)
     }
 
     /// Back to where the image begins; untouched if the sampler's settings are out of range.
-    fn reset(&mut self, config: SamplerConfig) -> Result<(), AgentError> {
-        self.sampler = Sampler::new(config).map_err(|_| AgentError::Sampler)?;
+    fn reset(&mut self, settings: SamplerSettings) -> Result<(), AgentError> {
+        Banned::new(&settings.banned).map_err(|_| AgentError::Sampler)?;
+        self.sampler = Sampler::new(settings.config).map_err(|_| AgentError::Sampler)?;
+        self.banned = settings.banned;
         self.written = 0;
         let state = StateView::over(self.model.header(), self.state, &mut self.ready);
         let begun = state.and_then(|state| self.model.reset(state));
@@ -247,17 +253,22 @@ impl<'a> Session<'a> {
     ) -> Result<Token, AgentError> {
         let token = match token {
             Some(token) => token,
-            None => self.sampler.finish().map_err(|_| AgentError::NothingRead)?,
+            None => self.sampler.finish().map_err(|error| match error {
+                SamplerError::NoLogits => AgentError::NothingRead,
+                _ => AgentError::Sampler,
+            })?,
         };
         let header: Header = *self.model.header();
         let state = StateView::over(&header, self.state, &mut self.ready);
         let mut state = state.map_err(AgentError::Model)?;
         let mut logits = Digest::default();
+        let banned = Banned::new(&self.banned).map_err(|_| AgentError::Sampler)?;
 
         let start = watch.start();
         self.sampler.begin();
+        let sampler = self.sampler.within(banned);
         self.model
-            .step(state.reborrow(), token, ((&mut logits, &mut self.sampler), &mut *watch))
+            .step(state.reborrow(), token, ((&mut logits, sampler), &mut *watch))
             .map_err(AgentError::Model)?;
         let ticks = watch.since(start);
 

@@ -14,6 +14,9 @@ pub const PROTOCOL_VERSION: u16 = 3;
 /// Tokens in one [`Request::Feed`], at most.
 pub const MAX_FEED: usize = 64;
 
+/// Tokens that [`SamplerSettings`] ban, at most.
+pub const MAX_BANNED: usize = 32;
+
 /// Pieces of work in one [`Reply::Spent`], at most.
 pub const MAX_SPENT: usize = 24;
 
@@ -31,7 +34,7 @@ pub enum Request {
     /// Who are you? Answered by [`Reply::Info`].
     Info,
     /// Back to where the image begins, with this sampler. Answered by [`Reply::Done`].
-    Reset(SamplerConfig),
+    Reset(SamplerSettings),
     /// Read these tokens. Answered by a [`Reply::Token`] each, then [`Reply::Done`].
     Feed(heapless::Vec<u32, MAX_FEED>),
     /// Read the token that the sampler chose, `count` times over. Answered as a feed.
@@ -66,6 +69,22 @@ pub enum Request {
     /// Go on from the state that was written, if it is whole and finite. The sampler keeps its
     /// settings and random numbers. Answered by [`Reply::Done`].
     AcceptState,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SamplerSettings {
+    /// The sampler's own settings.
+    pub config: SamplerConfig,
+    /// Tokens that are never chosen, in ascending order.
+    pub banned: heapless::Vec<u32, MAX_BANNED>,
+}
+
+impl From<SamplerConfig> for SamplerSettings {
+    fn from(config: SamplerConfig) -> Self {
+        Self { config, banned: heapless::Vec::new() }
+    }
 }
 
 /// What the agent answers.
@@ -193,7 +212,7 @@ pub enum AgentError {
     Frame,
     /// [`Request::Generate`] needs a token to have been read before.
     NothingRead,
-    /// The sampler's settings are out of range.
+    /// The sampler's settings are out of range, or leave nothing to choose from.
     Sampler,
     /// The board's arena has too little room for this image, in bytes.
     Arena {

@@ -6,7 +6,10 @@ use std::{string::String, vec, vec::Vec};
 
 use embedded_io::ErrorType;
 use proptest::prelude::*;
-use rwkv_core::{exec::Part, sampler::Xoshiro128StarStar};
+use rwkv_core::{
+    exec::Part,
+    sampler::{Order, Xoshiro128StarStar},
+};
 
 use super::{
     frame::FrameError,
@@ -104,7 +107,7 @@ const ERASED: [u8; 256] = [0xFF; 256];
 fn without_an_image_it_answers_and_halts() {
     let requests = [
         Request::Info,
-        Request::Reset(SamplerConfig::GREEDY),
+        Request::Reset(SamplerConfig::GREEDY.into()),
         Request::Feed([1, 2, 3].as_slice().try_into().unwrap()),
         Request::Generate { count: u8::MAX },
         Request::Memory,
@@ -190,6 +193,10 @@ fn the_longest_messages_fit_a_frame() {
     let words = [f32::MAX; MAX_STATE].into_iter().collect();
     let write = Request::WriteState { first: u32::MAX, words };
     assert!(frame(&write).len() <= MAX_FRAME);
+    let config = SamplerConfig { top_k: u16::MAX, seed: u64::MAX, ..SamplerConfig::GREEDY };
+    let banned = [u32::MAX; MAX_BANNED].as_slice().try_into().unwrap();
+    let reset = Request::Reset(SamplerSettings { config, banned });
+    assert!(frame(&reset).len() <= MAX_FRAME);
     let name: String = core::iter::repeat_n('x', 24).collect();
     let image = ImageInfo { version: u8::MAX, identity: u32::MAX, vocab: u32::MAX };
     let mut buffer = [0; MAX_FRAME];
@@ -219,6 +226,33 @@ fn a_short_buffer_is_an_error() {
     }
 }
 
+fn settings() -> impl Strategy<Value = SamplerSettings> {
+    let order = prop_oneof![Just(Order::Common), Just(Order::Official)];
+    let numbers = prop::array::uniform7(-2.0..2.0_f32);
+    let banned = prop::collection::vec(any::<u32>(), 0..=MAX_BANNED);
+    (numbers, 0..64_u16, order, any::<u64>(), banned).prop_map(
+        |(numbers, top_k, order, seed, banned)| {
+            let [temperature, top_p, min_p, repetition, presence, frequency, penalty_decay] =
+                numbers;
+            SamplerSettings {
+                config: SamplerConfig {
+                    temperature,
+                    top_k,
+                    top_p,
+                    min_p,
+                    repetition,
+                    presence,
+                    frequency,
+                    penalty_decay,
+                    order,
+                    seed,
+                },
+                banned: banned.as_slice().try_into().unwrap(),
+            }
+        },
+    )
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let feed = prop::collection::vec(any::<u32>(), 0..=MAX_FEED);
     let profile = feed.clone();
@@ -235,11 +269,7 @@ fn request() -> impl Strategy<Value = Request> {
         any::<u8>().prop_map(|count| Request::Generate { count }),
         feed.prop_map(|tokens| Request::Feed(tokens.as_slice().try_into().unwrap())),
         profile.prop_map(|tokens| Request::Profile(tokens.as_slice().try_into().unwrap())),
-        (0.0..2.0_f32, 0..64_u16, 0.0..1.0_f32, any::<u64>()).prop_map(
-            |(temperature, top_k, top_p, seed)| {
-                Request::Reset(SamplerConfig { temperature, top_k, top_p, seed })
-            }
-        ),
+        settings().prop_map(Request::Reset),
     ]
 }
 
@@ -297,9 +327,24 @@ fn messages_are_the_pinned_bytes() {
     let request = |r: Request| pack(&|b| postcard::to_slice(&r, b).unwrap().len());
     let reply = |r: Reply| pack(&|b| postcard::to_slice(&r, b).unwrap().len());
     let error = |e: Error| reply(Reply::Error(AgentError::Model(e)));
-    let config = SamplerConfig { temperature: 0.5, top_k: 300, top_p: 1.0, seed: 5 };
+    let config = SamplerConfig {
+        temperature: 0.5,
+        top_k: 300,
+        top_p: 0.25,
+        min_p: 0.125,
+        repetition: 2.0,
+        presence: -0.25,
+        frequency: 3.0,
+        penalty_decay: 0.75,
+        order: Order::Official,
+        seed: 5,
+    };
+    let settings = SamplerSettings { config, banned: [7, 300].into_iter().collect() };
     assert_eq!(request(Request::Info), "00");
-    assert_eq!(request(Request::Reset(config)), "010000003fac020000803f05");
+    assert_eq!(
+        request(Request::Reset(settings)),
+        "010000003fac020000803e0000003e00000040000080be000040400000403f01050207ac02"
+    );
     assert_eq!(request(Request::Feed([1, 300].into_iter().collect())), "020201ac02");
     assert_eq!(request(Request::Generate { count: 9 }), "0309");
     assert_eq!(request(Request::Memory), "04");

@@ -2,9 +2,14 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
-use rwkv_core::{Model, sampler::Sampler, stream::InPlace};
+use rwkv_core::{
+    Model,
+    sampler::{Banned, Sampler},
+    stream::InPlace,
+    tokenizer::StopStream,
+};
 
 use super::{Begun, Sampling, Start, Text};
 use crate::{
@@ -18,9 +23,12 @@ pub(super) struct GenerateArgs {
     image: PathBuf,
     #[command(flatten)]
     start: Start,
-    /// Tokens to generate, fewer if the model ends its text
+    /// Tokens to generate, fewer if the model ends its text or a stop text does
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 256)]
     count: usize,
+    /// Stop before this text; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Save the state here, with the last token pending
     #[arg(long, value_name = "OUT.state")]
     save_state: Option<PathBuf>,
@@ -38,12 +46,16 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let tokenizer = args.start.tokenizer.open(&image)?;
     let begun = args.start.begin(&image, &tokenizer)?;
     let Begun { mut memory, position, tokens, pending } = begun;
-    let mut sampler = Sampler::new(args.sampling.config())?;
+    let settings = args.sampling.settings(&image, &tokenizer)?;
+    let banned = Banned::new(&settings.banned)?;
+    let mut sampler = Sampler::new(settings.config)?;
+    let stops: Vec<&[u8]> = args.stop.iter().map(|text| text.as_bytes()).collect();
+    let mut stop = StopStream::new(&stops).context("--stop")?;
     let mut text = Text::default();
 
     let start = Instant::now();
     sampler.begin();
-    prefill(&image, memory.state(&image)?, &tokens, &mut [&mut sampler])?;
+    prefill(&image, memory.state(&image)?, &tokens, &mut [sampler.within(banned)])?;
     let read = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
@@ -54,7 +66,7 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     while count < args.count {
         if let Some(token) = last {
             sampler.begin();
-            model.step(state.reborrow(), token, &mut sampler)?;
+            model.step(state.reborrow(), token, sampler.within(banned))?;
         }
         let token = sampler.finish()?;
         count += 1;
@@ -62,8 +74,14 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         if last == tokenizer.end_of_text() {
             break;
         }
-        text.push(tokenizer.decode(token));
+        let mut certain = Vec::new();
+        let found = stop.push(tokenizer.decode(token), |bytes| certain.extend_from_slice(bytes));
+        text.push(&certain);
+        if found.is_some() {
+            break;
+        }
     }
+    stop.finish(|bytes| text.push(bytes));
     text.finish();
     let columns = model.columns();
     let wrote = start.elapsed().as_secs_f64();

@@ -9,6 +9,7 @@ mod generate;
 mod info;
 mod logits;
 mod prefill;
+mod sampling;
 mod start;
 mod tokens;
 
@@ -22,10 +23,11 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rwkv_core::{Image, sampler::SamplerConfig, tokenizer::Utf8Stream};
+use rwkv_core::{Image, tokenizer::Utf8Stream};
 
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
+pub use sampling::{Order, Sampling};
 pub use start::{Begun, Start};
 
 /// RWKV language models for microcontrollers: convert, inspect, run, prove.
@@ -155,31 +157,6 @@ fn tokens(text: &[u8], image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::
         anyhow::bail!("token {token} is not in the model's vocabulary of {vocab} tokens");
     }
     Ok(tokens)
-}
-
-/// How the next token is chosen: temperature first, then top-k, then top-p.
-#[derive(Debug, Clone, Args)]
-pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    pub temperature: f32,
-    /// Looks at the K most likely tokens only; 0 for as many as the sampler can
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub top_k: u16,
-    /// Looks at the fewest tokens that reach this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    pub top_p: f32,
-    /// Same seed, same text
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    pub seed: u64,
-}
-
-impl Sampling {
-    /// The sampler's settings.
-    pub const fn config(&self) -> SamplerConfig {
-        let Self { temperature, top_k, top_p, seed } = *self;
-        SamplerConfig { temperature, top_k, top_p, seed }
-    }
 }
 
 /// Text on standard output as its tokens come, never half a character.

@@ -190,7 +190,9 @@ impl std::fmt::Display for Refusal {
             AgentError::NothingRead => {
                 f.write_str("there is nothing to continue: feed at least one token first")
             }
-            AgentError::Sampler => f.write_str("the sampler's settings are out of range"),
+            AgentError::Sampler => {
+                f.write_str("the sampler's settings are out of range, or leave no token to choose")
+            }
             AgentError::Arena { needed, given } => write!(
                 f,
                 "state and scratch of this image need {needed} bytes, the board gives {given}; \

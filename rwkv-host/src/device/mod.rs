@@ -18,9 +18,10 @@ mod tests;
 
 use std::{path::PathBuf, time::Duration};
 
-use rwkv_core::{Image, sampler::SamplerConfig};
+use rwkv_core::Image;
 use rwkv_embedded::agent::protocol::{
-    ImageInfo, Info, MAX_FEED, MAX_STATE, Memory, PROTOCOL_VERSION, Reply, Request, Spent, Token,
+    ImageInfo, Info, MAX_FEED, MAX_STATE, Memory, PROTOCOL_VERSION, Reply, Request,
+    SamplerSettings, Spent, Token,
 };
 
 pub use error::{DeviceError, Log, Refusal};
@@ -121,12 +122,12 @@ impl Device {
         &self.info
     }
 
-    /// Back to where the image begins.
+    /// Back to where the image begins, with this sampler.
     ///
     /// # Errors
     /// The device's refusal and those of the link, as for all requests.
-    pub fn reset(&mut self, sampler: SamplerConfig) -> Result<(), DeviceError> {
-        self.plain(&Request::Reset(sampler), "the end of a reset")
+    pub fn reset(&mut self, sampler: impl Into<SamplerSettings>) -> Result<(), DeviceError> {
+        self.plain(&Request::Reset(sampler.into()), "the end of a reset")
     }
 
     /// Reads `tokens`; `on_token` hears of each as soon as it is computed.

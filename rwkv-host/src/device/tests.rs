@@ -1,5 +1,6 @@
 use std::{fs, os::unix::net::UnixStream, process::Command, time::Duration};
 
+use rwkv_core::sampler::SamplerConfig;
 use rwkv_embedded::agent::protocol::AgentError;
 
 use super::*;

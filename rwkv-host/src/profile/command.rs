@@ -53,11 +53,11 @@ pub fn command(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let image = file.open_named(&args.image)?;
     let tokenizer = args.tokenizer.open(&image)?;
     let prompt = args.prompt.tokens(&image, &tokenizer)?;
+    let sampler = args.sampling.settings(&image, &tokenizer)?;
     let timeout = Duration::from_secs(args.timeout.max(1));
     let options = Options { timeout, firmware: args.firmware.clone(), flip: None };
     let mut device = Device::open(args.device, &image, &options)?;
     let bar = cli::progress(2 * (prompt.len() as u64 + u64::from(args.tokens)), "profiling");
-    let sampler = args.sampling.config();
     let profile = profile(&mut device, &image, sampler, &prompt, args.tokens, || bar.inc(1));
     bar.finish_and_clear();
     let profile = profile?;

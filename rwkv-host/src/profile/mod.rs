@@ -17,9 +17,8 @@ use rwkv_core::{
     Image,
     exec::Part,
     image::{Dims, Id},
-    sampler::SamplerConfig,
 };
-use rwkv_embedded::agent::protocol::{Info, Spent, Tick, Token};
+use rwkv_embedded::agent::protocol::{Info, SamplerSettings, Spent, Tick, Token};
 use serde::Serialize;
 use thiserror::Error as ThisError;
 
@@ -118,7 +117,7 @@ impl Profile {
 pub fn profile(
     device: &mut Device,
     image: &Image<'_>,
-    sampler: SamplerConfig,
+    sampler: impl Into<SamplerSettings>,
     prompt: &[u32],
     generate: u32,
     mut progress: impl FnMut(),
@@ -131,7 +130,8 @@ pub fn profile(
         plain.push(token);
         progress();
     };
-    device.reset(sampler)?;
+    let sampler = sampler.into();
+    device.reset(sampler.clone())?;
     device.feed(prompt, &mut on_token)?;
     device.generate(generate, &mut on_token)?;
 

@@ -1,3 +1,5 @@
+use rwkv_core::sampler::SamplerConfig;
+
 use super::*;
 use crate::{
     convert::Weights,

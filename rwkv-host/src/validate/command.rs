@@ -62,9 +62,9 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let tokenizer = args.start.tokenizer.open(&image)?;
     let cli::Begun { mut memory, tokens: prompt, .. } = args.start.begin(&image, &tokenizer)?;
     let words = memory.state(&image)?.words().concat();
+    let sampler = args.sampling.settings(&image, &tokenizer)?;
     let mut device = Device::open(args.device, &image, &args.options())?;
-    let sampler = args.sampling.config();
-    let mut reference = Host::parallel(&image, sampler)?;
+    let mut reference = Host::parallel(&image, sampler.clone())?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
     let mut text = cli::Text::default();
     let begin = Begin { sampler, state: args.start.state.is_some().then_some(&words) };

@@ -13,8 +13,11 @@ pub(crate) mod tests;
 
 use std::time::Instant;
 
-use rwkv_core::{Digest, Error, sampler::SamplerConfig};
-use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, Token};
+use rwkv_core::{
+    Digest, Error,
+    sampler::{SamplerConfig, SamplerError},
+};
+use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, SamplerSettings, Token};
 use thiserror::Error as ThisError;
 
 pub use command::{ValidateArgs, command};
@@ -41,24 +44,38 @@ pub enum ValidateError {
         /// Why.
         error: Error,
     },
+    /// The host's sampler chooses none.
+    #[error("the host cannot choose token {index}: {error}; change the sampler's settings")]
+    Sampler {
+        /// The index of the token.
+        index: usize,
+        /// Why.
+        error: SamplerError,
+    },
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
 
 /// Where a validation begins, and what it chooses tokens with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Begin<'a> {
     /// The sampler's settings: those that the reference has.
-    pub sampler: SamplerConfig,
+    pub sampler: SamplerSettings,
     /// The state to go on from, in the order of `StateView::words`; without one, where the image
     /// begins.
     pub state: Option<&'a [f32]>,
 }
 
+impl From<SamplerSettings> for Begin<'_> {
+    fn from(sampler: SamplerSettings) -> Self {
+        Self { sampler, state: None }
+    }
+}
+
 impl From<SamplerConfig> for Begin<'_> {
     fn from(sampler: SamplerConfig) -> Self {
-        Self { sampler, state: None }
+        SamplerSettings::from(sampler).into()
     }
 }
 
@@ -100,7 +117,10 @@ pub fn validate<'a>(
         let count = PIECE.min(generate - generated.len());
         let mut expected = Vec::with_capacity(count);
         for _ in 0..count {
-            let next = reference.choose().map_err(|_| ValidateError::EmptyPrompt)?;
+            let next = reference.choose().map_err(|error| ValidateError::Sampler {
+                index: run.compared + expected.len(),
+                error,
+            })?;
             expected.extend(expect(reference, &[next], run.compared + expected.len())?);
         }
         let compared = run.ticks.len();

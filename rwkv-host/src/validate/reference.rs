@@ -3,9 +3,10 @@
 use rwkv_core::{
     Digest, Error, Image, Model,
     kernel::native,
-    sampler::{Sampler, SamplerConfig, SamplerError},
+    sampler::{Banned, Sampler, SamplerError},
     stream::InPlace,
 };
+use rwkv_embedded::agent::protocol::SamplerSettings;
 
 use crate::{memory::Memory, prefill};
 
@@ -32,7 +33,7 @@ pub trait Reference {
     /// Chooses the token to follow the last one.
     ///
     /// # Errors
-    /// If nothing was read.
+    /// If nothing was read, or the sampler's settings leave nothing to choose.
     fn choose(&mut self) -> Result<u32, SamplerError>;
 }
 
@@ -51,6 +52,8 @@ pub struct Host<'a> {
     memory: Memory,
     sampler: Sampler,
     start: Sampler,
+    /// In ascending order, as `new` has seen.
+    banned: Vec<u32>,
 }
 
 impl<'a> Host<'a> {
@@ -58,29 +61,41 @@ impl<'a> Host<'a> {
     ///
     /// # Errors
     /// If the sampler's settings are out of range.
-    pub fn parallel(image: &'a Image<'a>, config: SamplerConfig) -> Result<Self, SamplerError> {
-        Self::new(image, config, Way::Parallel)
+    pub fn parallel(
+        image: &'a Image<'a>,
+        sampler: impl Into<SamplerSettings>,
+    ) -> Result<Self, SamplerError> {
+        Self::new(image, sampler.into(), Way::Parallel)
     }
 
     /// One token after the other, as a device does it.
     ///
     /// # Errors
     /// If the sampler's settings are out of range.
-    pub fn stepwise(image: &'a Image<'a>, config: SamplerConfig) -> Result<Self, SamplerError> {
-        Self::new(image, config, Way::Stepwise)
+    pub fn stepwise(
+        image: &'a Image<'a>,
+        sampler: impl Into<SamplerSettings>,
+    ) -> Result<Self, SamplerError> {
+        Self::new(image, sampler.into(), Way::Stepwise)
     }
 
-    fn new(image: &'a Image<'a>, config: SamplerConfig, way: Way) -> Result<Self, SamplerError> {
-        let start = Sampler::new(config)?;
-        let (memory, sampler) = (Memory::new(image), start.clone());
-        Ok(Self { image, way, memory, sampler, start })
+    fn new(
+        image: &'a Image<'a>,
+        settings: SamplerSettings,
+        way: Way,
+    ) -> Result<Self, SamplerError> {
+        Banned::new(&settings.banned)?;
+        let start = Sampler::new(settings.config)?;
+        let (memory, sampler, banned) =
+            (Memory::new(image), start.clone(), settings.banned.to_vec());
+        Ok(Self { image, way, memory, sampler, start, banned })
     }
 
     fn prefill(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
         self.sampler.begin();
         let mut sinks: Vec<_> = tokens.iter().map(|_| (Digest::default(), None)).collect();
         if let Some((_, last)) = sinks.last_mut() {
-            *last = Some(&mut self.sampler);
+            *last = Some(self.sampler.within(Banned::new(&self.banned).ok()));
         }
         let state = self.memory.state(self.image)?;
         prefill::digests_with(native(), self.image, state, tokens, &mut sinks, |sink| sink.0)
@@ -90,11 +105,11 @@ impl<'a> Host<'a> {
         let header = self.image.header();
         let (mut state, scratch) = self.memory.split(self.image)?;
         let mut model = Model::new(*header, InPlace::new(self.image.words()), scratch)?;
-        let sampler = &mut self.sampler;
+        let (sampler, banned) = (&mut self.sampler, Banned::new(&self.banned).ok());
         let mut step = |&token: &u32| {
             let mut logits = Digest::default();
             sampler.begin();
-            model.step(state.reborrow(), token, (&mut logits, &mut *sampler))?;
+            model.step(state.reborrow(), token, (&mut logits, sampler.within(banned)))?;
             Digest::token(header, &state, logits)
         };
         tokens.iter().map(&mut step).collect()

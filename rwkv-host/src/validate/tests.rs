@@ -4,6 +4,7 @@ use rwkv_core::{
     Image,
     exec::record::Request,
     image::{Found as Record, Id, RECORD_WORDS},
+    sampler::SamplerConfig,
 };
 
 use super::*;
