@@ -34,7 +34,9 @@ pub use blocks::Blocks;
 pub use error::{CheckpointError, PickleError};
 pub use tensor::{Dtype, Entry, Tensor};
 
-use map::{File, Map};
+pub(crate) use map::Map;
+
+use map::File;
 
 /// An open checkpoint.
 #[derive(Debug)]

@@ -208,9 +208,7 @@ mod tests {
 
     /// Bits of the logits after each of some tokens, and the image.
     fn logits(model: &Model<'_>) -> (Vec<Vec<u32>>, Vec<u8>) {
-        let records =
-            (0..model.requests.len()).map(|index| model.store(index, &Choice::EXACT, None));
-        let file = model.image(&records.collect::<Result<Vec<_>, _>>().unwrap()).unwrap();
+        let file = model.image(|index| model.store(index, &Choice::EXACT, None)).unwrap();
         let image = file.open().unwrap();
         let tokens: Vec<u32> = (0..24).map(|i| i * 37 % 256).collect();
         let mut rows = vec![vec![0.0f32; image.header().dims.vocab as usize]; tokens.len()];
