@@ -1,10 +1,12 @@
 //! What the end-to-end tests share: models, images and the memory to run them.
 
-mod containers;
+pub mod blocks;
+pub mod containers;
 pub mod damage;
 mod gguf;
 pub mod random;
 mod rwkv_cpp;
+pub mod seeds;
 
 use std::path::{Path, PathBuf};
 
