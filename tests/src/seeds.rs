@@ -118,5 +118,8 @@ fn frames() -> Vec<Vec<u8>> {
             .collect();
     frames.push(encode(&Reply::Done, &mut buffer).expect("it fits").to_vec());
     frames.push(frames.concat());
+    // Without its end and its checksum, a frame of one block is a count and the message.
+    let whole = encode(&Request::Generate { count: 9 }, &mut buffer).expect("it fits");
+    frames.push(whole[1..whole.len() - 5].to_vec());
     frames
 }
