@@ -2,11 +2,13 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    io::{self, Write},
+    path::Path,
 };
 
 use anyhow::{Context, bail};
 use rwkv_core::{Image, ImageError};
+use tempfile::NamedTempFile;
 
 /// The bytes of an image file, aligned as flash is.
 #[derive(Debug, Clone)]
@@ -69,33 +71,36 @@ impl ImageFile {
     }
 }
 
-/// Writes a file under a temporary name beside it and renames it, so that an interruption leaves
-/// the old file or none.
+/// A file of another name beside `path`, which goes away unless it is kept.
+///
+/// # Errors
+/// If there can be none.
+pub(crate) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => NamedTempFile::new_in(dir),
+        _ => NamedTempFile::new_in("."),
+    }
+}
+
+/// Gives a whole file its name, so that an interruption leaves the old file or none.
+///
+/// # Errors
+/// If it cannot be written or renamed.
+pub(crate) fn keep(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Writes a file under a temporary name beside it and renames it.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    write_by(path, |temporary| Ok(fs::write(temporary, bytes)?))
-}
-
-/// As [`write_whole`], where `write` writes the file under its temporary name.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_by(
-    path: &Path,
-    write: impl FnOnce(&Path) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
-        _ => PathBuf::from("."),
+    let write = || -> io::Result<()> {
+        let mut file = temporary(path)?;
+        file.write_all(bytes)?;
+        keep(file, path)
     };
-    let whole = || -> anyhow::Result<()> {
-        let file = tempfile::NamedTempFile::new_in(&dir)?;
-        write(file.path())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    whole().with_context(|| format!("cannot write {}", path.display()))
+    write().with_context(|| format!("cannot write {}", path.display()))
 }

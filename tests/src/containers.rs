@@ -28,7 +28,7 @@ pub(crate) fn bytes(
             tensors.iter_mut().for_each(flash_linear_attention);
         }
         Container::RwkvCpp => return rwkv_cpp::bytes(tensors, precision),
-        Container::Gguf => return gguf::bytes(tensors, precision),
+        Container::Gguf => return gguf::bytes(tensors, gguf::Stored::Floats(precision)),
     }
     safetensors(&tensors, precision)
 }
@@ -102,8 +102,13 @@ pub(crate) fn sharded(tensors: &[Tensor]) -> TempDir {
     folder
 }
 
-/// What `torch.save` writes: a zip archive of a pickle and one member per storage.
+/// What `torch.save` writes: a zip archive.
 fn torch(tensors: &[Tensor], precision: Precision) -> Vec<u8> {
+    zip(&torch_members(tensors, precision))
+}
+
+/// A pickle and one member per storage.
+pub(crate) fn torch_members(tensors: &[Tensor], precision: Precision) -> Vec<(String, Vec<u8>)> {
     let mut pickle = b"\x80\x02}(".to_vec();
     let mut members = Vec::new();
     for (i, tensor) in tensors.iter().enumerate() {
@@ -128,7 +133,7 @@ fn torch(tensors: &[Tensor], precision: Precision) -> Vec<u8> {
     }
     pickle.extend(b"u.");
     members.insert(0, ("model/data.pkl".to_owned(), pickle));
-    zip(&members)
+    members
 }
 
 fn text(text: &str) -> Vec<u8> {
@@ -144,7 +149,7 @@ fn tuple(numbers: &mut dyn Iterator<Item = usize>) -> Vec<u8> {
 }
 
 /// An archive of uncompressed members.
-pub(crate) fn zip(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub fn zip(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, bytes) in members {
         let start = file.len() as u32;

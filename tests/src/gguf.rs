@@ -3,7 +3,8 @@
 use rwkv_core::image::CRC;
 
 use crate::{
-    containers::{encode, join, stored},
+    blocks::{self, Blocks},
+    containers::{self, encode, is_matrix, join},
     random::{Precision, Tensor},
     rwkv_cpp::transpose,
 };
@@ -22,8 +23,34 @@ pub(crate) fn rescale(official: &str) -> f32 {
     }
 }
 
+/// How the matrices of a file are stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Stored {
+    Floats(Precision),
+    Blocks(Blocks),
+}
+
+impl Stored {
+    /// Type and bytes of a tensor.
+    fn encode(self, tensor: &Tensor) -> (u32, Vec<u8>) {
+        let precision = match self {
+            Self::Blocks(kind) if is_matrix(tensor) => {
+                return (kind.code(), blocks::encode(&tensor.values, kind));
+            }
+            Self::Blocks(_) => Precision::F32,
+            Self::Floats(precision) => containers::stored(tensor, precision),
+        };
+        let kind = match precision {
+            Precision::F32 => 0,
+            Precision::F16 => 1,
+            Precision::Bf16 => 30,
+        };
+        (kind, encode(&tensor.values, precision))
+    }
+}
+
 /// The bytes of a file.
-pub(crate) fn bytes(tensors: Vec<Tensor>, precision: Precision) -> Vec<u8> {
+pub(crate) fn bytes(tensors: Vec<Tensor>, stored: Stored) -> Vec<u8> {
     let [.., head_size] =
         tensors.iter().find(|t| is_bonus(&t.name)).expect("a bonus per head").shape[..]
     else {
@@ -47,17 +74,12 @@ pub(crate) fn bytes(tensors: Vec<Tensor>, precision: Precision) -> Vec<u8> {
     file.extend(pairs.concat().concat());
     let mut data: Vec<u8> = Vec::new();
     for tensor in &tensors {
-        let precision = stored(tensor, precision);
-        let kind: u32 = match precision {
-            Precision::F32 => 0,
-            Precision::F16 => 1,
-            Precision::Bf16 => 30,
-        };
+        let (kind, values) = stored.encode(tensor);
         file.extend([&text(&tensor.name), &(tensor.shape.len() as u32).to_le_bytes()[..]].concat());
         file.extend(tensor.shape.iter().rev().flat_map(|size| (*size as u64).to_le_bytes()));
         data.resize(data.len().next_multiple_of(32), 0);
         file.extend([&kind.to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
-        data.extend(encode(&tensor.values, precision));
+        data.extend(values);
     }
     file.resize(file.len().next_multiple_of(32), 0);
     [file, data].concat()

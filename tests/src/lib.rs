@@ -1,12 +1,14 @@
 //! What the end-to-end tests share: models, images and the memory to run them.
 
-mod containers;
+pub mod blocks;
+pub mod containers;
 pub mod damage;
 pub mod devices;
 mod gguf;
 pub mod medium;
 pub mod random;
 mod rwkv_cpp;
+pub mod seeds;
 
 use std::path::{Path, PathBuf};
 

@@ -3,9 +3,15 @@
 
 use std::{fs, io::Write, path::PathBuf};
 
+use rwkv_host::{convert::Weights, file::ImageFile};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::{containers, gguf, xorshift};
+use crate::{
+    blocks::{self, Blocks},
+    containers,
+    gguf::{self, Stored},
+    xorshift,
+};
 
 /// The versions that there are.
 pub const VERSIONS: [&str; 7] = ["4", "5.0", "5.1", "5.2", "6", "7", "7a"];
@@ -67,15 +73,108 @@ fn tensors(version: &str) -> Vec<Tensor> {
     fill(&fs::read_to_string(golden(version, "txt")).expect("the list of tensors"))
 }
 
+/// A GGUF file of version 7 whose matrices are stored in blocks of integers, and a safetensors
+/// file of the values of those blocks. Rows are whole blocks.
+///
+/// # Panics
+/// If there is none.
+pub fn quantised(blocks: Blocks) -> [NamedTempFile; 2] {
+    let list = fs::read_to_string(golden("7", "txt")).expect("the list of tensors");
+    let wide = |size: &str| match size {
+        "48" => "64".to_owned(),
+        "100" => "96".to_owned(),
+        "12" => "16".to_owned(),
+        size => size.to_owned(),
+    };
+    let mut tensors = fill(&resized(&list, wide));
+    let stored = gguf::bytes(tensors.clone(), Stored::Blocks(blocks));
+    for tensor in tensors.iter_mut().filter(|tensor| containers::is_matrix(tensor)) {
+        tensor.values = blocks::round(&tensor.values, blocks);
+    }
+    [file(&stored), file(&safetensors(&tensors))]
+}
+
+/// A list of tensors with other sizes.
+fn resized(list: &str, size: impl Fn(&str) -> String) -> String {
+    let line = |line: &str| {
+        let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        fields[1] = fields[1].split('x').map(&size).collect::<Vec<_>>().join("x");
+        fields.join(" ")
+    };
+    list.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// A checkpoint of a version with a quarter of the width and one layer: one head where there are
 /// several, and low ranks as they are.
 ///
 /// # Panics
 /// If there is none.
 pub fn small(version: &str) -> NamedTempFile {
+    file(&safetensors(&narrow(version, "256")))
+}
+
+/// The bytes of such a checkpoint of 16 tokens in some container.
+///
+/// # Panics
+/// If there is none.
+pub fn tiny(version: &str, container: Container) -> Vec<u8> {
+    containers::bytes(container, narrow(version, "16"), Precision::F32)
+}
+
+/// An image of such a model of version 7.
+///
+/// # Panics
+/// If there is none.
+pub fn tiny_image() -> ImageFile {
+    crate::image(file(&tiny("7", Container::Safetensors)).path(), Weights::Int8)
+}
+
+/// The pickle of such a checkpoint.
+///
+/// # Panics
+/// If there is none.
+pub fn tiny_pickle(version: &str) -> Vec<u8> {
+    containers::torch_members(&narrow(version, "16"), Precision::F32).swap_remove(0).1
+}
+
+/// Such a checkpoint in two shards.
+///
+/// # Panics
+/// If there is none.
+pub fn tiny_shards(version: &str) -> TempDir {
+    containers::sharded(&narrow(version, "16"))
+}
+
+/// A PyTorch zip of `count` tensors, fewer than ten, which all have the same values.
+pub fn sharing(count: usize) -> Vec<u8> {
+    let tensor = |i| Tensor { name: format!("t{i}"), shape: vec![64, 64], values: vec![1.0; 4096] };
+    let tensors: Vec<Tensor> = (0..count).map(tensor).collect();
+    let mut members = containers::torch_members(&tensors, Precision::F32);
+    members.truncate(2);
+    let pickle = &mut members[0].1;
+    let class = b"FloatStorage\nX\x01\0\0\0";
+    for at in 0..pickle.len() {
+        if pickle[at..].starts_with(class) {
+            pickle[at + class.len()] = b'0';
+        }
+    }
+    containers::zip(&members)
+}
+
+/// The tensors of a model of a quarter of the width and one layer.
+fn narrow(version: &str, vocab: &str) -> Vec<Tensor> {
     let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
-    let first: Vec<&str> = list.lines().filter(|line| !line.starts_with("blocks.1.")).collect();
-    resized(&first.join("\n"), [("48", "12"), ("100", "20"), ("4", "1")])
+    let size = |size: &str| match size {
+        "256" => vocab.to_owned(),
+        "48" => "12".to_owned(),
+        "100" => "20".to_owned(),
+        // One head as wide as the model.
+        "4" | "3" => "1".to_owned(),
+        "16" => "12".to_owned(),
+        size => size.to_owned(),
+    };
+    let lines: Vec<&str> = list.lines().filter(|line| !line.starts_with("blocks.1.")).collect();
+    fill(&resized(&lines.join("\n"), size))
 }
 
 /// A checkpoint of version 4 or 7 with eight times the width, such as a device streams.
@@ -84,23 +183,13 @@ pub fn small(version: &str) -> NamedTempFile {
 /// If there is none.
 pub fn wide(version: &str) -> NamedTempFile {
     let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
-    resized(&list, [("48", "384"), ("100", "1536"), ("4", "32")])
-}
-
-/// A checkpoint with other sizes.
-fn resized(list: &str, sizes: [(&str, &str); 3]) -> NamedTempFile {
-    let resize = |size: &str| {
-        sizes
-            .iter()
-            .find(|(old, _)| *old == size)
-            .map_or(size.to_owned(), |(_, new)| (*new).to_owned())
+    let size = |size: &str| match size {
+        "48" => "384".to_owned(),
+        "100" => "1536".to_owned(),
+        "4" => "32".to_owned(),
+        size => size.to_owned(),
     };
-    let lines = list.lines().map(|line| {
-        let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        fields[1] = fields[1].split('x').map(resize).collect::<Vec<_>>().join("x");
-        fields.join(" ")
-    });
-    file(&safetensors(&fill(&lines.collect::<Vec<_>>().join("\n"))))
+    file(&safetensors(&fill(&resized(&list, size))))
 }
 
 /// Tensors as a list asks for them, the same every time.
@@ -216,7 +305,11 @@ pub fn expected_tuned(version: &str) -> (Vec<u32>, Vec<f32>) {
     (crate::text(3, 7), logits(version, "tuned.logits"))
 }
 
-fn file(bytes: &[u8]) -> NamedTempFile {
+/// A file of these bytes.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn file(bytes: &[u8]) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a file");
     file.write_all(bytes).expect("written");
     file

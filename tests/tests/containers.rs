@@ -1,19 +1,22 @@
 //! One model in every container: one image. The table of the book's chapter on checkpoints names
 //! these tests.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use rwkv_core::image::Id;
 use rwkv_host::{
-    convert::{Options, Weights},
+    checkpoint::Checkpoint,
+    convert::{Options, Weights, convert, convert_to},
     file::ImageFile,
     tokenizer::{Choice, List},
 };
 use rwkv_tests::{
+    blocks::Blocks,
     image, image_with,
     random::{self, Container, Precision, VERSIONS},
     shared,
 };
+use tempfile::NamedTempFile;
 
 /// The same weights in two containers give the same image.
 fn same(version: &str, container: Container) {
@@ -101,6 +104,18 @@ fn gguf() {
     ["6", "7"].iter().for_each(|version| same(version, Container::Gguf));
 }
 
+/// A file in blocks of integers gives the image of the values that the blocks stand for.
+#[test]
+fn gguf_quantised() {
+    for blocks in [Blocks::Q8_0, Blocks::Q4_0, Blocks::Q5_1] {
+        let files = random::quantised(blocks);
+        for weights in [Weights::F32, Weights::Int8] {
+            let [found, expected] = files.each_ref().map(|file| image(file.path(), weights));
+            assert!(found.bytes() == expected.bytes(), "{blocks:?}, {weights:?}");
+        }
+    }
+}
+
 /// The files above are what llama.cpp's converter writes.
 #[test]
 fn gguf_files_are_those_of_the_converter() {
@@ -173,5 +188,53 @@ fn shared_models_of_the_same_weights_give_the_same_image() {
     };
     for weights in [Weights::F32, Weights::Int8] {
         assert!(image(&pth, weights).bytes() == image(&bin, weights).bytes());
+    }
+}
+
+/// A file that is written section by section is the image that is put together in memory; one that
+/// fails leaves what was there.
+#[test]
+fn files_are_the_images_of_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.rwkv");
+    let convert = |file: &NamedTempFile, options: &Options<'_>| {
+        let checkpoint = Checkpoint::open(file.path()).expect("it opens");
+        convert_to(&path, &checkpoint, options, |_, _| {})
+    };
+    for (version, weights) in [("4", Weights::Int4), ("6", Weights::F16), ("7a", Weights::Int8)] {
+        let file = random::checkpoint(version, Container::Safetensors);
+        let header = convert(&file, &Options::new(weights)).expect("it converts");
+        let expected = image(file.path(), weights);
+        assert_eq!(header, *expected.open().expect("it opens").header());
+        assert!(fs::read(&path).expect("it is there") == expected.bytes(), "{version}");
+    }
+    let before = fs::read(&path).expect("it is there");
+    let bits = Options { input_bits: Some(16), ..Options::new(Weights::Int8) };
+    let file = random::checkpoint("7", Container::Safetensors);
+    assert!(convert(&file, &bits).is_err());
+    assert!(fs::read(&path).expect("it is there") == before);
+    assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1);
+}
+
+/// A tensor of integers is no missing tensor, under whatever name.
+#[test]
+fn foreign_tensors_are_named_as_what_they_are() {
+    for (container, stored, official) in [
+        (Container::HuggingFace, "rwkv.blocks.1.attention.key.weight", "blocks.1.att.key.weight"),
+        (Container::HuggingFace, "rwkv.embeddings.weight", "emb.weight"),
+        (Container::Safetensors, "blocks.0.att.time_maa_w1", "blocks.0.att.time_maa_w1"),
+        (Container::Safetensors, "blocks.0.ln1.weight", "blocks.0.ln1.weight"),
+    ] {
+        let file = random::checkpoint("6", container);
+        let mut bytes = fs::read(file.path()).expect("it is there");
+        let old = format!("\"{stored}\":{{\"dtype\":\"F32\"");
+        let at = bytes.windows(old.len()).position(|part| part == old.as_bytes());
+        let kind = at.expect("the tensor") + old.len() - 4;
+        bytes[kind..kind + 3].copy_from_slice(b"I32");
+        fs::write(file.path(), bytes).expect("written");
+        let checkpoint = Checkpoint::open(file.path()).expect("it opens");
+        let error = convert(&checkpoint, &Options::new(Weights::F32), |_, _| {}).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(&format!("`{official}` holds I32 values")), "{message}");
     }
 }

@@ -12,7 +12,7 @@ use rwkv_core::kernel::Choice;
 
 use crate::{
     job, root,
-    setup::{Emulator, NODE, QEMU_AARCH64, QEMU_ARM, QEMU_RISCV},
+    setup::{NODE, QEMU_AARCH64, QEMU_ARM, QEMU_RISCV, Tool},
 };
 
 /// The probe's package.
@@ -34,7 +34,7 @@ pub(crate) struct Core {
 pub(crate) enum Machine {
     /// A board in QEMU.
     Board {
-        emulator: Emulator,
+        emulator: Tool,
         /// QEMU's name of it.
         board: &'static str,
         /// Where the window starts, as in the probe's memory map.
@@ -44,7 +44,7 @@ pub(crate) enum Machine {
     },
     /// A process of this machine, or of an emulator.
     Process {
-        emulator: Option<Emulator>,
+        emulator: Option<Tool>,
         /// What comes between the emulator and the program.
         script: Option<&'static str>,
         /// The kernels to use.

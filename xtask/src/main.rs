@@ -6,6 +6,7 @@ mod demo;
 mod document;
 mod exactness;
 mod figures;
+mod fuzz;
 mod job;
 mod panics;
 mod probe;
@@ -38,6 +39,8 @@ enum Job {
     Size,
     /// Compare the kernels of every core with the scalar reference, bit for bit
     Suite(suite::Suite),
+    /// Give every reader hostile files, changed by what they reach
+    Fuzz(fuzz::Fuzz),
     /// Run everything that CI runs
     Test,
     /// Check formatting and lints of all workspaces
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Job::Bench(bench) => bench.run(),
         Job::Size => size::run(),
         Job::Suite(suite) => suite.run(),
+        Job::Fuzz(fuzz) => fuzz.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
         Job::Figures => figures::run(),

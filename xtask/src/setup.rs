@@ -22,23 +22,24 @@ pub(crate) const TARGETS: [&str; 8] = [
 pub(crate) const BARE: [&str; 3] =
     ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
 
-/// A program that runs those of another machine, and the Debian package it comes in.
+/// A program that a job needs, and the Debian package it comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Emulator {
+pub(crate) struct Tool {
     pub program: &'static str,
     package: &'static str,
 }
 
-pub(crate) const QEMU_ARM: Emulator =
-    Emulator { program: "qemu-system-arm", package: "qemu-system-arm" };
-pub(crate) const QEMU_RISCV: Emulator =
-    Emulator { program: "qemu-system-riscv32", package: "qemu-system-misc" };
-pub(crate) const QEMU_AARCH64: Emulator =
-    Emulator { program: "qemu-aarch64", package: "qemu-user" };
-pub(crate) const NODE: Emulator = Emulator { program: "node", package: "nodejs" };
+pub(crate) const QEMU_ARM: Tool = Tool { program: "qemu-system-arm", package: "qemu-system-arm" };
+pub(crate) const QEMU_RISCV: Tool =
+    Tool { program: "qemu-system-riscv32", package: "qemu-system-misc" };
+pub(crate) const QEMU_AARCH64: Tool = Tool { program: "qemu-aarch64", package: "qemu-user" };
+pub(crate) const NODE: Tool = Tool { program: "node", package: "nodejs" };
+
+/// The compiler of libFuzzer.
+pub(crate) const COMPILER: Tool = Tool { program: "g++", package: "g++" };
 
 /// Every emulator.
-pub(crate) const EMULATORS: [Emulator; 4] = [QEMU_ARM, QEMU_RISCV, QEMU_AARCH64, NODE];
+pub(crate) const EMULATORS: [Tool; 4] = [QEMU_ARM, QEMU_RISCV, QEMU_AARCH64, NODE];
 
 /// Adds the Rust targets and the components that are missing.
 pub(crate) fn rust() -> anyhow::Result<()> {
@@ -64,7 +65,7 @@ fn rustup() -> Command {
     command
 }
 
-impl Emulator {
+impl Tool {
     /// Whether it is there; installs it where that is possible without asking. One package at a
     /// time: apt has refused several at once with "held broken packages" where each goes in alone.
     pub(crate) fn is_there(self) -> bool {

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::{
-    bench::Bench, cores::PROBE, demo::Demo, exactness::Exactness, job, panics, setup, suite::Suite,
+    bench::Bench, cores::PROBE, demo::Demo, exactness::Exactness, fuzz::Fuzz, job, panics, setup,
+    suite::Suite,
 };
 use anyhow::Context;
 use clap::Parser;
@@ -51,6 +52,7 @@ fn lints() -> Vec<Step> {
             job::run(clippy.args(["--", "-D", "warnings"]))
         }));
     }
+    steps.push(cargo("fuzz", &["fmt", "--check"]));
     steps.push(step("cargo doc", || {
         let mut doc = job::cargo(".");
         doc.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
@@ -105,6 +107,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
     steps.push(step("cargo xtask panics", panics::run));
+    steps.push(step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run()));
     steps.push(step("cargo xtask suite", || {
         Suite::try_parse_from(["suite", "--cases", "96", "--require"])?.run()
     }));

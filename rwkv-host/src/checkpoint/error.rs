@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::{Container, opcode, pickle::MAX_LEN};
+use super::{Container, SHARING, opcode, pickle::MAX_LEN};
 
 /// Why a checkpoint cannot be opened or a tensor cannot be read. Every message names the file,
 /// the place, what was expected and what to do next.
@@ -125,6 +125,22 @@ pub enum CheckpointError {
         offset: usize,
         /// Number of values that the storage holds.
         available: usize,
+    },
+    /// The tensors share values as those of no model do.
+    #[error(
+        "{}: the tensors are {total} bytes long together, expected at most {max} in files of {len}, \
+         with values that {sharing} tensors share on average; save clones of the tensors",
+        path.display(),
+        max = len.saturating_mul(SHARING),
+        sharing = SHARING
+    )]
+    Shared {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of all tensors, those that several share counted for each.
+        total: usize,
+        /// Bytes of the file, or of all shards.
+        len: usize,
     },
     /// The name belongs to something other than floating-point values of 16 or 32 bits.
     #[error(

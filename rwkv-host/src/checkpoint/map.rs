@@ -12,14 +12,14 @@ use super::{CheckpointError, Container};
 /// A file mapped into memory, read-only: the system loads the pages that are touched and drops
 /// them again, so a file larger than the memory can be read.
 #[derive(Debug)]
-pub(super) struct Map {
+pub(crate) struct Map {
     path: PathBuf,
     bytes: Mmap,
 }
 
 impl Map {
     #[expect(unsafe_code, reason = "a memory map is sound only while nobody changes its file")]
-    pub(super) fn open(path: &Path) -> Result<Self, CheckpointError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
         let bytes = std::fs::File::open(path).and_then(|file| {
             if !file.metadata()?.is_file() {
                 return Err(io::Error::other("it is not a regular file"));
@@ -33,6 +33,10 @@ impl Map {
             Ok(bytes) => Ok(Self { path: path.into(), bytes }),
             Err(source) => Err(CheckpointError::Open { path: path.into(), source }),
         }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub(super) fn file(&self) -> File<'_> {

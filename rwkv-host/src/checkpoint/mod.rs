@@ -34,7 +34,8 @@ pub use blocks::Blocks;
 pub use error::{CheckpointError, PickleError};
 pub use tensor::{Dtype, Entry, Tensor};
 
-use map::{File, Map};
+use map::File;
+pub(crate) use map::Map;
 
 /// An open checkpoint.
 #[derive(Debug)]
@@ -143,7 +144,21 @@ impl Index {
         }
         Ok((container, index))
     }
+
+    /// Checks that the tensors together are not far longer than the files they lie in, `len`
+    /// bytes: those of hostile files may share what little there is.
+    fn bound(&self, path: &Path, len: usize) -> Result<(), CheckpointError> {
+        let total = self.entries.values().map(Entry::bytes).fold(0, usize::saturating_add);
+        if total <= len.saturating_mul(SHARING) {
+            return Ok(());
+        }
+        Err(CheckpointError::Shared { path: path.into(), total, len })
+    }
 }
+
+/// A value of a file belongs to so many tensors, on average and at most: embedding and head may
+/// be one, and so may a model and its running mean.
+const SHARING: usize = 4;
 
 impl Checkpoint {
     /// Opens a checkpoint and lists its tensors: a file, an index of shards, or the folder that
@@ -163,7 +178,8 @@ impl Checkpoint {
             let (container, index) = Index::read(file)?;
             (vec![map], container, index)
         };
-        index.entries = names::official(&path, index.entries)?;
+        names::official(&path, &mut index)?;
+        index.bound(&path, files.iter().map(|map| map.bytes().len()).sum())?;
         Ok(Self { path, files, container, index })
     }
 
@@ -195,6 +211,11 @@ impl Checkpoint {
     /// Shape and type of a tensor, if there is one of this name.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.index.entries.get(name)
+    }
+
+    /// Whether something has this name, be it no tensor that can be read.
+    pub fn holds(&self, name: &str) -> bool {
+        self.index.entries.contains_key(name) || self.index.skipped.contains_key(name)
     }
 
     /// Decodes one tensor: row-major, in the official orientation.

@@ -3,9 +3,9 @@
 //! Each naming is a table that is read from the top: the first row whose left side starts a name
 //! replaces it by the right side. Names that no row starts stay as they are.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, mem, path::Path};
 
-use super::{CheckpointError, tensor::Entry};
+use super::{CheckpointError, Index, tensor::Entry};
 
 /// How the tensors of a model are named.
 pub(super) struct Naming {
@@ -153,22 +153,33 @@ const OFFICIAL: Naming = Naming { layers: "blocks.", outer: &[], inner: &[] };
 const WRAPPERS: [&str; 4] = ["_forward_module.", "module.", "model.", "_orig_mod."];
 
 type Entries = BTreeMap<String, Entry>;
+/// What cannot be a weight, by name.
+type Skipped = BTreeMap<String, String>;
 
 /// The tensors under their official names. Names of no known naming stay as they are.
-pub(super) fn official(path: &Path, mut entries: Entries) -> Result<Entries, CheckpointError> {
+pub(super) fn official(path: &Path, index: &mut Index) -> Result<(), CheckpointError> {
     // Each wrapper once, in any order: a hostile name could go on for ever.
     for _ in 0..=WRAPPERS.len() {
+        let names = index.entries.keys().chain(index.skipped.keys());
         for naming in [OFFICIAL, HUGGING_FACE, FLASH_LINEAR_ATTENTION] {
-            if entries.keys().any(|name| name.starts_with(naming.layers)) {
-                return naming.rename(path, entries);
+            if names.clone().any(|name| name.starts_with(naming.layers)) {
+                index.entries = naming.rename(path, mem::take(&mut index.entries))?;
+                index.skipped = naming.rename_skipped(mem::take(&mut index.skipped));
+                return Ok(());
             }
         }
-        let wraps = |wrapper: &&str| entries.keys().all(|name| name.starts_with(wrapper));
+        let wraps = |wrapper: &&str| index.entries.keys().all(|name| name.starts_with(wrapper));
         let Some(wrapper) = WRAPPERS.into_iter().find(wraps) else { break };
         let strip = |(name, entry): (String, Entry)| (name[wrapper.len()..].to_owned(), entry);
-        entries = entries.into_iter().map(strip).collect();
+        index.entries = mem::take(&mut index.entries).into_iter().map(strip).collect();
+        // Something beside the weights may stand outside the wrapper.
+        let strip = |(name, found): (String, String)| match name.strip_prefix(wrapper) {
+            Some(rest) => (rest.to_owned(), found),
+            None => (name, found),
+        };
+        index.skipped = mem::take(&mut index.skipped).into_iter().map(strip).collect();
     }
-    Ok(entries)
+    Ok(())
 }
 
 impl Naming {
@@ -190,6 +201,16 @@ impl Naming {
             }
         }
         Ok(renamed)
+    }
+
+    /// What cannot be weights, under the official names of the tensors that it would be.
+    fn rename_skipped(&self, skipped: Skipped) -> Skipped {
+        let mut renamed = Skipped::new();
+        for (name, found) in skipped {
+            let (tensor, form) = self.translate(&name);
+            renamed.extend(form.names(tensor).into_iter().map(|name| (name, found.clone())));
+        }
+        renamed
     }
 
     fn translate(&self, name: &str) -> (String, Form) {
@@ -214,9 +235,16 @@ impl Form {
             Transposed => entry.transpose().then(|| vec![(name, entry)]),
             Joined(letters) => {
                 let parts = entry.parts(letters.len())?;
-                let names = letters.chars().map(|letter| format!("{name}{letter}"));
-                Some(names.zip(parts).collect())
+                Some(self.names(name).into_iter().zip(parts).collect())
             }
+        }
+    }
+
+    /// The official names of the tensors in a stored one.
+    fn names(self, name: String) -> Vec<String> {
+        match self {
+            Same | Transposed => vec![name],
+            Joined(letters) => letters.chars().map(|letter| format!("{name}{letter}")).collect(),
         }
     }
 
@@ -232,7 +260,7 @@ impl Form {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Dtype, map::File, tensor::View};
+    use crate::checkpoint::{DecayForm, Dtype, map::File, tensor::View};
 
     /// Tensors of these names and shapes, all over the same values, which count up.
     fn entries(list: &[(&str, &[usize])], bytes: &[u8]) -> Entries {
@@ -250,7 +278,9 @@ mod tests {
     }
 
     fn renamed(list: &[(&str, &[usize])]) -> Result<Entries, CheckpointError> {
-        official(Path::new("memory"), entries(list, &counting()))
+        let mut index = Index::new(DecayForm::Raw);
+        index.entries = entries(list, &counting());
+        official(Path::new("memory"), &mut index).map(|()| index.entries)
     }
 
     #[track_caller]
@@ -324,6 +354,25 @@ mod tests {
         check(&["module.", "module.module."], &["", "module."]);
         let endless = "module.".repeat(1 << 20);
         check(&[&endless], &[&endless["module.".len() * 5..]]);
+    }
+
+    #[test]
+    fn what_is_skipped_has_official_names_too() {
+        let skipped = |stored: &[&str], skipped: &[&str]| {
+            let mut index = Index::new(DecayForm::Raw);
+            let list: Vec<(&str, &[usize])> = stored.iter().map(|name| (*name, &[2][..])).collect();
+            index.entries = entries(&list, &counting());
+            index.skipped = skipped.iter().map(|name| ((*name).into(), "I8".into())).collect();
+            official(Path::new("memory"), &mut index).unwrap();
+            index.skipped.into_keys().collect::<Vec<_>>()
+        };
+        let key = "rwkv.blocks.0.attention.key.weight";
+        let found = skipped(&["rwkv.ln_out.bias"], &[key, "rwkv.blocks.0.attention.key.SCB"]);
+        assert_eq!(found, ["blocks.0.att.key.SCB", "blocks.0.att.key.weight"]);
+        let found = skipped(&["module.blocks.0.ln1.bias"], &["module.head.weight", "step"]);
+        assert_eq!(found, ["head.weight", "step"]);
+        let found = skipped(&["model.norm.weight"], &["model.layers.1.attn.x_x"]);
+        assert_eq!(found, ["a", "g", "k", "r", "v", "w"].map(|x| format!("blocks.1.att.x_{x}")));
     }
 
     #[test]

@@ -168,6 +168,14 @@ impl View {
 }
 
 impl Entry {
+    /// Bytes of the file that its values take; other tensors may take the same.
+    pub(super) fn bytes(&self) -> usize {
+        let (len, bytes) = self.dtype.unit();
+        // The count was checked; an empty tensor may have any other dimension.
+        let count = self.shape.iter().fold(1, |count: usize, &n| count.saturating_mul(n));
+        count.saturating_mul(bytes) / len
+    }
+
     /// Exchanges the two innermost dimensions, if there are as many.
     pub(super) fn transpose(&mut self) -> bool {
         let rank = self.shape.len();

@@ -8,8 +8,7 @@ use rwkv_core::image::MathMode;
 
 use crate::{
     checkpoint::Checkpoint,
-    convert::{Options, Packing, Weights, convert, detect},
-    file,
+    convert::{Options, Packing, Weights, convert_to, detect},
     quantize::Recipe,
     tokenizer::Choice,
 };
@@ -136,15 +135,14 @@ pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
         block_bytes: args.block_bytes,
     };
     let bar = super::progress(0, "converting");
-    let image = convert(&checkpoint, &options, |done, total| {
+    let header = convert_to(&args.output, &checkpoint, &options, |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })
-    .with_context(|| format!("cannot convert {}", args.input.display()))?;
+    .with_context(|| {
+        format!("cannot convert {} to {}", args.input.display(), args.output.display())
+    })?;
     bar.finish_and_clear();
-    let image = file::ImageFile::new(&image);
-    file::write_whole(&args.output, image.bytes())?;
-    let header = *image.open()?.header();
     eprintln!(
         "{}: RWKV-{}, {} layers of {}, {}; next: rwkv info {}",
         args.output.display(),

@@ -1,4 +1,6 @@
-//! Sections, table and header around the records.
+//! Sections, table and header around the records, written one after the other.
+
+use std::io::{Cursor, Seek, SeekFrom, Write};
 
 use rwkv_core::{
     Image,
@@ -8,7 +10,7 @@ use rwkv_core::{
 
 use super::{ConvertError, Folds, source::Source};
 
-/// A section under construction.
+/// A section.
 pub(crate) struct Part {
     pub(crate) kind: SectionKind,
     pub(crate) words: Vec<u32>,
@@ -46,32 +48,89 @@ pub(super) fn too_large() -> ConvertError {
     ConvertError::Limit("the image would be larger than 4 GB".into())
 }
 
-/// Puts sections together.
-pub(crate) fn assemble(mut header: Header, parts: Vec<Part>) -> Result<Vec<u8>, ConvertError> {
-    let mut offset = HEADER_BYTES + parts.len() * SECTION_BYTES;
-    let mut sections = Vec::new();
-    let mut body: Vec<u8> = Vec::new();
-    let mut layer = 0;
-    for Part { kind, mut words } in parts {
-        words.resize(words.len().next_multiple_of(4), 0);
-        let bytes: &[u8] = bytemuck::cast_slice(&words);
-        let index = if kind == SectionKind::Layer { layer } else { 0 };
-        layer += u16::from(kind == SectionKind::Layer);
-        sections.push(Section {
-            kind,
-            index,
-            offset: u32::try_from(offset).map_err(|_| too_large())?,
-            length: u32::try_from(bytes.len()).map_err(|_| too_large())?,
-            crc: CRC.checksum(bytes),
-        });
-        offset += bytes.len();
-        u32::try_from(offset).map_err(|_| too_large())?;
-        body.extend_from_slice(bytes);
+/// Writes an image from front to back: room for header and table, then the sections. What they
+/// turn out to be is known at the end, and the front is written then.
+pub(crate) struct Writer<W> {
+    out: W,
+    /// Where in `out` the image starts.
+    start: u64,
+    /// Bytes so far.
+    offset: usize,
+    /// Sections that are there, and how many there will be.
+    sections: Vec<Section>,
+    count: usize,
+    layers: u16,
+    digest: crc::Digest<'static, u32>,
+}
+
+impl<W: Write + Seek> Writer<W> {
+    /// Leaves room for the table of `count` sections.
+    pub(crate) fn new(mut out: W, count: usize) -> Result<Self, ConvertError> {
+        let start = out.stream_position()?;
+        let offset = HEADER_BYTES + count * SECTION_BYTES;
+        out.write_all(&vec![0; offset])?;
+        let (sections, digest) = (Vec::with_capacity(count), CRC.digest());
+        Ok(Self { out, start, offset, sections, count, layers: 0, digest })
     }
-    let mut image = Vec::with_capacity(offset);
-    header.write(&sections, &mut image);
-    image.append(&mut body);
-    Ok(image)
+
+    /// Ends the section that is open and opens the next.
+    pub(crate) fn open(&mut self, kind: SectionKind) -> Result<(), ConvertError> {
+        self.close()?;
+        let index = if kind == SectionKind::Layer { self.layers } else { 0 };
+        self.layers += u16::from(kind == SectionKind::Layer);
+        let offset = u32::try_from(self.offset).map_err(|_| too_large())?;
+        self.sections.push(Section { kind, index, offset, length: 0, crc: 0 });
+        Ok(())
+    }
+
+    /// Goes on with the open section.
+    pub(crate) fn words(&mut self, words: &[u32]) -> Result<(), ConvertError> {
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        self.offset += bytes.len();
+        u32::try_from(self.offset).map_err(|_| too_large())?;
+        self.digest.update(bytes);
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    fn close(&mut self) -> Result<(), ConvertError> {
+        let Some(Section { offset, .. }) = self.sections.last().copied() else { return Ok(()) };
+        let length = self.offset - offset as usize;
+        let padding = [0; 3];
+        self.words(&padding[..(length.next_multiple_of(16) - length) / 4])?;
+        let digest = std::mem::replace(&mut self.digest, CRC.digest());
+        if let Some(section) = self.sections.last_mut() {
+            section.length = (self.offset - offset as usize) as u32;
+            section.crc = digest.finalize();
+        }
+        Ok(())
+    }
+
+    /// Ends the last section and writes the front.
+    ///
+    /// # Panics
+    /// If there are not as many sections as was said.
+    pub(crate) fn finish(mut self, mut header: Header) -> Result<(), ConvertError> {
+        self.close()?;
+        assert_eq!(self.sections.len(), self.count, "sections of an image");
+        let mut front = Vec::new();
+        header.write(&self.sections, &mut front);
+        self.out.seek(SeekFrom::Start(self.start))?;
+        self.out.write_all(&front)?;
+        self.out.seek(SeekFrom::Start(self.start + self.offset as u64))?;
+        Ok(self.out.flush()?)
+    }
+}
+
+/// Puts sections together.
+pub(crate) fn assemble(header: Header, parts: Vec<Part>) -> Result<Vec<u8>, ConvertError> {
+    let mut image = Cursor::new(Vec::new());
+    let mut writer = Writer::new(&mut image, parts.len())?;
+    for Part { kind, words } in parts {
+        writer.open(kind)?;
+        writer.words(&words)?;
+    }
+    writer.finish(header)?;
+    Ok(image.into_inner())
 }
 
 /// An image with another optional section, or without it; without a tokenizer section, tokens are

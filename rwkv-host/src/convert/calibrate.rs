@@ -80,8 +80,7 @@ pub(super) fn store(
 
 /// The image with every matrix in f32.
 fn float(model: &Model<'_>) -> Result<ImageFile, ConvertError> {
-    let records = (0..model.requests.len()).map(|index| model.store(index, &Choice::EXACT, None));
-    model.image(&records.collect::<Result<Vec<_>, _>>()?)
+    model.image(|index| model.store(index, &Choice::EXACT, None))
 }
 
 /// What it costs to store each of the candidates alone, in bits per token.
@@ -93,7 +92,7 @@ fn costs(
     tokens: &[u32],
     step: &mut impl FnMut(usize),
 ) -> Result<Vec<f64>, ConvertError> {
-    let rounded = model.image(records)?;
+    let rounded = model.image(|index| Ok(&records[index]))?;
     let names: Vec<String> = candidates.iter().filter_map(|index| model.name(*index)).collect();
     let tokens = &tokens[..tokens.len().min(COST_TOKENS + 1)];
     eval::tensor_costs(&rounded.open()?, &float.open()?, tokens, &names, step).map_err(refused)

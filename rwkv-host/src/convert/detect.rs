@@ -3,7 +3,7 @@
 use rwkv_core::image::{Dims, MAX_SECTIONS, Version};
 
 use super::{ConvertError, sample};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointError};
 
 /// What a checkpoint is.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ const COMMON: [&str; 5] = [
 /// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Missing`],
 /// [`ConvertError::Shape`] or [`ConvertError::Limit`].
 pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
-    let has = |name: &str| checkpoint.get(name).is_some();
+    let has = |name: &str| checkpoint.holds(name);
     refuse(checkpoint)?;
     let missing: Vec<&str> = COMMON.into_iter().filter(|name| !has(name)).collect();
     if !missing.is_empty() {
@@ -43,6 +43,7 @@ pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
 
     let shape = |name: &str, rank: usize| -> Result<&[usize], ConvertError> {
         let Some(entry) = checkpoint.get(name) else {
+            readable(checkpoint, name)?;
             let found = sample(checkpoint.entries().keys().map(String::as_str));
             let missing = vec![name.to_owned()];
             return Err(ConvertError::Missing { version: version.name(), missing, found });
@@ -123,6 +124,14 @@ fn rank(n: usize) -> Result<u16, ConvertError> {
         .ok()
         .filter(|n| *n > 0)
         .ok_or_else(|| ConvertError::Limit(format!("rank {n} is not within 1 to 65535")))
+}
+
+/// Refuses a name that holds something other than weights; there may be nothing of that name.
+pub(super) fn readable(checkpoint: &Checkpoint, name: &str) -> Result<(), CheckpointError> {
+    if checkpoint.get(name).is_none() && checkpoint.holds(name) {
+        return checkpoint.read(name).map(|_| ());
+    }
+    Ok(())
 }
 
 /// What only unsupported versions have.

@@ -12,12 +12,20 @@ mod record;
 pub(crate) mod source;
 mod start;
 
+use std::{
+    borrow::Borrow,
+    io::{self, BufWriter, Cursor, Seek, Write},
+    path::Path,
+};
+
 use rwkv_core::{
+    Image,
     exec::record::{Plan, Request, run},
     image::{Dims, Header, Layout, MathMode, SectionKind, TokenizerKind, Version},
 };
 use thiserror::Error;
 
+use assemble::Writer;
 pub use assemble::with_section;
 pub(crate) use assemble::{Part, assemble, kind};
 pub use detect::{Detected, detect};
@@ -28,9 +36,9 @@ pub(crate) use start::section as start_section;
 pub use start::{tuned, with_start};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
+    checkpoint::{Checkpoint, CheckpointError, Map},
     eval::EvalError,
-    file::ImageFile,
+    file::{self, ImageFile},
     quantize::{Correlation, RecipeError},
     tokenizer,
 };
@@ -113,34 +121,68 @@ pub enum ConvertError {
     /// The finished image was refused by the reader.
     #[error("the finished image was refused")]
     Image(#[from] rwkv_core::ImageError),
+    /// The image could not be written.
+    #[error("the image cannot be written; look for room where it is to lie, and for permission")]
+    Write(#[from] io::Error),
 }
 
-/// Converts a checkpoint; `progress` hears of every step and of how many there are.
+/// Converts a checkpoint to an image in memory; `progress` hears of every step and of how many
+/// there are.
 ///
 /// # Errors
 /// See [`ConvertError`].
 pub fn convert(
     checkpoint: &Checkpoint,
     options: &Options<'_>,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Vec<u8>, ConvertError> {
+    let mut image = Cursor::new(Vec::new());
+    write(checkpoint, options, &mut image, progress)?;
+    let image = image.into_inner();
+    ImageFile::new(&image).open()?;
+    Ok(image)
+}
+
+/// Converts a checkpoint to a file, which may be larger than the memory: only one tensor at a time
+/// is in it, unless the options ask for a calibration. The image is written to a file of another
+/// name beside it, read back, and only renamed if it is whole.
+///
+/// # Errors
+/// See [`ConvertError`].
+pub fn convert_to(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    options: &Options<'_>,
+    progress: impl FnMut(usize, usize),
+) -> Result<Header, ConvertError> {
+    let mut file = file::temporary(path)?;
+    write(checkpoint, options, BufWriter::new(&mut file), progress)?;
+    let map = Map::open(file.path())?;
+    let header = *Image::open(map.bytes())?.header();
+    drop(map);
+    file::keep(file, path)?;
+    Ok(header)
+}
+
+/// Writes the image of a checkpoint, which the reader has yet to accept.
+fn write(
+    checkpoint: &Checkpoint,
+    options: &Options<'_>,
+    out: impl Write + Seek,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<(), ConvertError> {
     let mut model = Model::new(checkpoint, options)?;
     let choices = model.choices(options)?;
-    let stored = match options.calibration {
-        Some(tokens) => calibrate::store(&mut model, choices, tokens, &mut progress)?,
-        None => {
-            let total = choices.len();
-            let records = choices.iter().enumerate().map(|(index, choice)| {
-                let stored = model.store(index, choice, None)?;
-                progress(index + 1, total);
-                Ok(stored)
-            });
-            records.collect::<Result<_, ConvertError>>()?
-        }
+    let total = choices.len();
+    let Some(tokens) = options.calibration else {
+        return model.write(out, |index| {
+            let stored = model.store(index, &choices[index], None)?;
+            progress(index + 1, total);
+            Ok(stored)
+        });
     };
-    let image = model.image(&stored)?;
-    image.open()?;
-    Ok(image.bytes().to_vec())
+    let stored = calibrate::store(&mut model, choices, tokens, &mut progress)?;
+    model.write(out, |index| Ok(&stored[index]))
 }
 
 /// What is converted: the tensors, and the records that they make.
@@ -232,34 +274,68 @@ impl<'a> Model<'a> {
         record::store(request, choice, &values, inputs.as_deref(), self.block_bytes)
     }
 
-    fn image(&self, records: &[Stored]) -> Result<ImageFile, ConvertError> {
-        let mut parts: Vec<Part> = Vec::new();
-        for (request, stored) in self.requests.iter().zip(records) {
+    /// The image of these records in memory.
+    fn image<S: Borrow<Stored>>(
+        &self,
+        record: impl FnMut(usize) -> Result<S, ConvertError>,
+    ) -> Result<ImageFile, ConvertError> {
+        let mut image = Cursor::new(Vec::new());
+        self.write(&mut image, record)?;
+        Ok(ImageFile::new(image.get_ref()))
+    }
+
+    /// Writes an image of the records that `record` gives, which is asked for each in order.
+    fn write<S: Borrow<Stored>>(
+        &self,
+        out: impl Write + Seek,
+        mut record: impl FnMut(usize) -> Result<S, ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let needed = self.requests.iter().filter(|request| request.opens_section).count();
+        let vocabulary = matches!(self.tokenizer, tokenizer::Choice::Vocabulary(_));
+        let optional = usize::from(vocabulary) + usize::from(self.start.is_some()) + 1;
+        let mut writer = Writer::new(out, needed + optional)?;
+        let mut largest = 0;
+        for (index, request) in self.requests.iter().enumerate() {
             if request.opens_section {
-                parts.push(Part { kind: kind(request), words: Vec::new() });
+                writer.open(kind(request))?;
             }
-            if let Some(part) = parts.last_mut() {
-                part.words.extend_from_slice(&stored.words);
-            }
+            let stored = record(index)?;
+            let Stored { words, largest: own } = stored.borrow();
+            writer.words(words)?;
+            largest = largest.max(*own);
         }
+        for Part { kind, words } in self.optional(largest)? {
+            writer.open(kind)?;
+            writer.words(&words)?;
+        }
+        writer.finish(self.header(largest))
+    }
+
+    /// The sections that follow the head, in the order of their codes; blocks have `largest` words
+    /// at most.
+    fn optional(&self, largest: u32) -> Result<Vec<Part>, ConvertError> {
+        let mut parts = Vec::new();
         if let tokenizer::Choice::Vocabulary(words) = self.tokenizer {
             parts.push(Part { kind: SectionKind::Tokenizer, words: words.clone() });
         }
-        let largest = records.iter().map(|stored| stored.largest).max().unwrap_or_default();
         if let Some(words) = &self.start {
             let words = start_section(words, largest);
             parts.push(Part { kind: SectionKind::StartState, words });
         }
         parts.push(assemble::metadata(&self.source, &self.folds)?);
-        let scratch = self.plan.scratch_words;
-        let mut header = Header::new(self.version, self.dims, scratch, largest);
+        Ok(parts)
+    }
+
+    /// The header, for blocks of `largest` words at most.
+    fn header(&self, largest: u32) -> Header {
+        let mut header = Header::new(self.version, self.dims, self.plan.scratch_words, largest);
         header.math = self.math;
         header.tokenizer = match self.tokenizer {
             tokenizer::Choice::Bytes => TokenizerKind::Bytes,
             tokenizer::Choice::Vocabulary(_) => TokenizerKind::Vocabulary,
             tokenizer::Choice::Host(_) => TokenizerKind::Host,
         };
-        Ok(ImageFile::new(&assemble(header, parts)?))
+        header
     }
 }
 

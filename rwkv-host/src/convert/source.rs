@@ -8,7 +8,7 @@ use rwkv_core::{
     math, op,
 };
 
-use super::{ConvertError, sample};
+use super::{ConvertError, detect::readable, sample};
 use crate::checkpoint::{Checkpoint, DecayForm};
 
 /// The tensors of a checkpoint, by record.
@@ -154,13 +154,14 @@ impl<'a> Source<'a> {
     }
 
     fn recipe(&self, request: &Request) -> Result<Recipe, ConvertError> {
-        recipe(self.version, self.dims.layers, request, |name| self.checkpoint.get(name).is_some())
+        recipe(self.version, self.dims.layers, request, |name| self.checkpoint.holds(name))
     }
 
     /// Checks that every tensor is there.
     pub(super) fn complete(&self) -> Result<(), ConvertError> {
         let wanted = self.names()?;
         let has = |name: &String| self.checkpoint.get(name).is_some();
+        wanted.iter().try_for_each(|name| readable(self.checkpoint, name))?;
         let missing: Vec<String> = wanted.iter().filter(|n| !has(n)).cloned().collect();
         if missing.is_empty() {
             return Ok(());

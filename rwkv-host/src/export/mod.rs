@@ -139,10 +139,12 @@ impl<'a> Export<'a> {
         let views = self.tensors.iter().map(|(name, tensor)| {
             (name.as_str(), tensors::Lazy { export: self, tensor, progress: &progress })
         });
-        file::write_by(path, |temporary| {
-            serialize_to_file(views, Some(metadata), temporary)
-                .with_context(|| format!("cannot write {}", path.display()))
-        })
+        let whole = || -> anyhow::Result<()> {
+            let file = file::temporary(path)?;
+            serialize_to_file(views, Some(metadata), file.path())?;
+            Ok(file::keep(file, path)?)
+        };
+        whole().with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The values of a record as floats, outputs by inputs, no channel scaled.

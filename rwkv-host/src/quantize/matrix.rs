@@ -40,18 +40,22 @@ impl Quantised {
         let order = Order::new(cols, size, inputs);
         let metric = inputs.and_then(|inputs| Metric::new(inputs, &order.columns));
         let arranged = |row: &[f32]| order.columns.iter().map(|i| f64::from(row[*i])).collect();
-        let weights: Vec<Vec<f64>> = values.chunks_exact(cols).map(arranged).collect();
+        let weights = values.chunks_exact(cols).map(arranged);
         let grid = if record.format == Format::Int8 { INT8 } else { INT4 };
         let rounder = Rounder { grid, metric: metric.as_ref() };
         let rows = match (record.format, &metric) {
-            (Format::Int8, None) => weights.iter().map(|w| rounder.plain(w)).collect(),
-            _ if across => rounder.columns(&weights),
-            _ => rounder.rows(&weights, &order.groups),
+            (Format::Int8, None) => {
+                // A row is rounded by itself: the matrix is never whole in binary64.
+                let rows = weights.map(|w: Vec<f64>| rounder.plain(&w));
+                return Self::gather(rows, &order.columns, record);
+            }
+            _ if across => rounder.columns(&weights.collect::<Vec<_>>()),
+            _ => rounder.rows(&weights.collect::<Vec<_>>(), &order.groups),
         };
-        Self::gather(&rows, &order.columns, record)
+        Self::gather(rows.into_iter(), &order.columns, record)
     }
 
-    fn gather(rows: &[Row], columns: &[usize], record: &Record) -> Self {
+    fn gather(rows: impl Iterator<Item = Row>, columns: &[usize], record: &Record) -> Self {
         let (count, cols) = (record.rows as usize, record.cols as usize);
         let (lines, len) = match record.layout {
             Layout::RowMajor => (count, cols),
@@ -60,7 +64,10 @@ impl Quantised {
         let groups = if record.format == Format::Int8 { 0 } else { len.div_ceil(GROUP) };
         let mut values = vec![0; count * cols];
         let mut subs = vec![1; lines * groups];
-        for (r, row) in rows.iter().enumerate() {
+        let (mut scales, mut cost) = (Vec::with_capacity(count), 0.0);
+        for (r, row) in rows.enumerate() {
+            scales.push(row.scale);
+            cost += row.cost;
             for ((c, value), sub) in columns.iter().zip(&row.values).zip(&row.subs) {
                 let (line, at) = match record.layout {
                     Layout::RowMajor => (r, *c),
@@ -72,8 +79,6 @@ impl Quantised {
                 }
             }
         }
-        let scales = rows.iter().map(|row| row.scale).collect();
-        let cost = rows.iter().map(|row| row.cost).sum();
         Self { values, subs, scales, len, layout: record.layout, cost }
     }
 

@@ -1,0 +1,137 @@
+//! Images, vocabularies, states, recipes and frames.
+
+use std::sync::LazyLock;
+
+use rwkv_core::{
+    Header, Model, StateView,
+    image::{CRC, HEADER_BYTES, SECTION_BYTES},
+    saved::SAVED_BYTES,
+    stream::InPlace,
+    tokenizer::{Tokenizer, Vocabulary},
+};
+use rwkv_embedded::agent::{
+    frame::Decoder,
+    protocol::{MAX_FRAME, Reply, Request},
+};
+use rwkv_host::{file::ImageFile, memory::Memory, quantize::Recipe, state, tokenizer::List};
+use rwkv_tests::{damage, random, repair_header, step};
+
+/// An image whose checksums are right, so that changes of its content count.
+pub fn image(bytes: &[u8]) {
+    let mut file = ImageFile::new(bytes);
+    repair(file.bytes_mut());
+    if let Ok(image) = file.open()
+        && image.header().state_words() < MOST_STATE
+    {
+        let _ = step(&mut Memory::new(&image), &image, &[1, 2]);
+    }
+    // Firmware that trusts its flash only parses the header: a step over it must end as well.
+    if let Ok(header) = Header::parse(file.bytes()) {
+        let _ = trusting(header, file.bytes());
+    }
+}
+
+/// Words of state that firmware has room for.
+const MOST_STATE: usize = 1 << 16;
+
+fn trusting(header: Header, bytes: &[u8]) -> Option<()> {
+    if header.state_words() > MOST_STATE {
+        return None;
+    }
+    let (mut words, mut broken) = (vec![0.0; header.state_words()], false);
+    let mut state = StateView::over(&header, &mut words, &mut broken).ok()?;
+    let mut scratch = vec![0.0; (header.scratch_words as usize).min(1 << 16)];
+    let flash = bytemuck::cast_slice(&bytes[..bytes.len() / 4 * 4]);
+    let mut model = Model::new(header, InPlace::new(flash), &mut scratch).ok()?;
+    let mut logits = vec![0.0; 1 << 16];
+    model.step(state.reborrow(), 1, logits.as_mut_slice()).ok()
+}
+
+fn repair(bytes: &mut [u8]) {
+    let Some(front) = bytes.get(..HEADER_BYTES) else { return };
+    let sections = usize::from(u16::from_le_bytes([front[56], front[57]]));
+    let room = (bytes.len() - HEADER_BYTES) / SECTION_BYTES;
+    (0..sections.min(room)).for_each(|section| damage::repair_section(bytes, section));
+    repair_header(bytes);
+}
+
+/// A list of tokens such as that of World, and texts by it.
+pub fn tokens(bytes: &[u8]) {
+    if let Ok(list) = List::parse(bytes) {
+        let words = list.section();
+        let vocabulary = Vocabulary::open(&words).expect("a list is a vocabulary");
+        there_and_back(vocabulary, bytes);
+    }
+}
+
+/// The vocabulary section of an image, and a text by it.
+pub fn vocabulary(bytes: &[u8]) {
+    let mut words = vec![0u32; bytes.len().div_ceil(4)];
+    bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+    if let Ok(vocabulary) = Vocabulary::open(&words) {
+        there_and_back(vocabulary, bytes);
+    }
+}
+
+/// Every text has tokens, and they have its bytes.
+fn there_and_back(vocabulary: Vocabulary<'_>, text: &[u8]) {
+    let text = &text[..text.len().min(1024)];
+    let tokenizer = Tokenizer::Vocabulary(vocabulary);
+    let tokens = tokenizer.encode(text);
+    let again: Vec<u8> = tokens
+        .flat_map(|token| tokenizer.decode(token).expect("a token of its own"))
+        .copied()
+        .collect();
+    assert_eq!(again, text);
+}
+
+/// A saved state of version 7, its checksums right: of the words in bytes 36 to 39, and of the
+/// header in bytes 60 to 63.
+pub fn state(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    if let Some((front, words)) = bytes.split_at_mut_checked(SAVED_BYTES) {
+        front[36..40].copy_from_slice(&CRC.checksum(words).to_le_bytes());
+        front[60..].fill(0);
+        let crc = CRC.checksum(front);
+        front[60..].copy_from_slice(&crc.to_le_bytes());
+    }
+    static IMAGE: LazyLock<ImageFile> = LazyLock::new(random::tiny_image);
+    let image = IMAGE.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    if state::restore(&image, &mut memory, &bytes).is_ok() {
+        let _ = step(&mut memory, &image, &[1]);
+    }
+}
+
+/// A recipe in TOML, over the names of a model.
+pub fn recipe(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(recipe) = Recipe::parse(text)
+    {
+        let names = ["emb.weight", "blocks.0.att.key.weight", "head.weight"].map(str::to_owned);
+        let _ = recipe.check(&names);
+        for name in &names {
+            let _ = recipe.rule(name);
+        }
+    }
+}
+
+/// Bytes on the wire, for an agent and for a host: as many answers as zero bytes. Then the same
+/// bytes as a message in a frame whose checksum is right.
+pub fn frame(bytes: &[u8]) {
+    wire(bytes);
+    let mut message = bytes[..bytes.len().min(MAX_FRAME)].to_vec();
+    message.extend(CRC.checksum(&message).to_le_bytes());
+    let mut frame = vec![0; cobs::max_encoding_length(message.len()) + 1];
+    let len = cobs::encode(&message, &mut frame);
+    wire(&frame[..=len]);
+}
+
+fn wire(bytes: &[u8]) {
+    let (mut agent, mut host) = (Decoder::new(), Decoder::new());
+    for byte in bytes {
+        let request = agent.push::<Request>(*byte).is_some();
+        let reply = host.push::<Reply>(*byte).is_some();
+        assert_eq!((request, reply), (*byte == 0, *byte == 0));
+    }
+}

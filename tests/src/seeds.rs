@@ -1,0 +1,125 @@
+//! What fuzzing starts from: a few small files for every reader, made by code.
+
+use std::fs;
+
+use rwkv_core::image::SectionKind;
+use rwkv_embedded::agent::{
+    frame::encode,
+    protocol::{MAX_FRAME, Reply, Request},
+};
+use rwkv_host::{
+    convert::{Weights, with_section},
+    memory::Memory,
+    state::{self, Place},
+    tokenizer::List,
+};
+
+use crate::{
+    blocks::Blocks,
+    formats, image_with,
+    random::{self, Container, VERSIONS},
+    step,
+};
+
+/// The name of each fuzz target, and its seeds.
+///
+/// # Panics
+/// If one cannot be made.
+pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let checkpoints = |containers: &[Container], versions: &[&str]| -> Vec<Vec<u8>> {
+        let pairs = containers.iter().flat_map(|c| versions.iter().map(move |v| (*v, *c)));
+        pairs.map(|(version, container)| random::tiny(version, container)).collect()
+    };
+    let torch = checkpoints(&[Container::Torch], &VERSIONS);
+    let pickle = VERSIONS.map(random::tiny_pickle).to_vec();
+    let mut safetensors = checkpoints(&[Container::Safetensors], &VERSIONS);
+    safetensors.extend(checkpoints(&[Container::HuggingFace], &["4", "6"]));
+    safetensors.extend(checkpoints(
+        &[Container::FlashLinearAttention, Container::FlashLinearAttentionJoined],
+        &["7"],
+    ));
+    let mut gguf = checkpoints(&[Container::Gguf], &["6", "7"]);
+    let [quantised, _] = random::quantised(Blocks::Q5_1);
+    gguf.push(fs::read(quantised.path()).expect("it is there"));
+    vec![
+        ("torch", torch),
+        ("pickle", pickle),
+        ("safetensors", safetensors),
+        ("shards", shards()),
+        ("rwkv_cpp", checkpoints(&[Container::RwkvCpp], &["4", "5.0", "5.2", "6", "7"])),
+        ("gguf", gguf),
+        ("image", images()),
+        ("tokens", vec![list("\n"), list("\r\n")]),
+        ("vocabulary", vec![vocabulary()]),
+        ("state", vec![saved()]),
+        ("recipe", recipes()),
+        ("frame", frames()),
+    ]
+}
+
+/// The index of a model in two shards, and one that names itself.
+fn shards() -> Vec<Vec<u8>> {
+    let folder = random::tiny_shards("7");
+    let name = "model.safetensors.index.json";
+    let index = fs::read(folder.path().join(name)).expect("it is there");
+    vec![index, format!(r#"{{"weight_map":{{"emb.weight":"{name}"}}}}"#).into_bytes()]
+}
+
+/// Every version, each in another format, and one with a vocabulary.
+fn images() -> Vec<Vec<u8>> {
+    let image = |(index, version): (usize, &str)| {
+        let file = random::file(&random::tiny(version, Container::Safetensors));
+        image_with(file.path(), &formats()[index % 6].1).bytes().to_vec()
+    };
+    let mut images: Vec<Vec<u8>> = VERSIONS.into_iter().enumerate().map(image).collect();
+    let bare = crate::image(random::small("4").path(), Weights::Int4);
+    let words = List::parse(&list("\n")).expect("a list").section();
+    let bare = bare.open().expect("it opens");
+    images.push(with_section(&bare, SectionKind::Tokenizer, Some(words)).expect("it fits"));
+    images
+}
+
+/// A list of all bytes and a few longer tokens.
+fn list(end: &str) -> Vec<u8> {
+    let mut lines: Vec<String> = (0..256).map(|b| format!("{b} b'\\x{b:02x}' 1")).collect();
+    lines.extend(
+        [r"256 'ab' 2", r#"257 "it's" 4"#, r"259 '\n\n' 2", "260 '\u{e9}' 2"].map(str::to_owned),
+    );
+    lines.iter().flat_map(|line| [line, end]).collect::<String>().into_bytes()
+}
+
+fn vocabulary() -> Vec<u8> {
+    let words = List::parse(&list("\n")).expect("a list").section();
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn saved() -> Vec<u8> {
+    let file = random::tiny_image();
+    let image = file.open().expect("it opens");
+    let mut memory = Memory::new(&image);
+    step(&mut memory, &image, &[1, 2]).expect("it steps");
+    let place = Place { position: 2, pending: Some(3) };
+    state::to_bytes(&image, &mut memory, place).expect("it is saved")
+}
+
+fn recipes() -> Vec<Vec<u8>> {
+    let text = "[[rule]]\ntensor = 'blocks.*.att.[kv]*'\nweights = 'int4'\ninput_bits = 9\n\
+                [[rule]]\ntensor = '*'\nweights = 'f16'\n";
+    vec![text.into()]
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let mut buffer = [0; MAX_FRAME];
+    let tokens = [1, 300, 70_000].into_iter().collect();
+    let mut frames: Vec<Vec<u8>> =
+        [Request::Info, Request::Feed(tokens), Request::Generate { count: 9 }]
+            .iter()
+            .map(|request| encode(request, &mut buffer).expect("it fits").to_vec())
+            .collect();
+    frames.push(encode(&Reply::Done, &mut buffer).expect("it fits").to_vec());
+    frames.push(frames.concat());
+    // Without its end and its checksum, a frame of one block is a count and the message.
+    let whole = encode(&Request::Generate { count: 9 }, &mut buffer).expect("it fits");
+    frames.push(whole[1..whole.len() - 5].to_vec());
+    frames
+}
