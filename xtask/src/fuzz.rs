@@ -27,9 +27,9 @@ const FLAGS: [&str; 8] = [
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Ccodegen-units=1",
     "--cfg",
     "fuzzing",
+    "-Ccodegen-units=1",
 ];
 
 #[derive(Debug, clap::Parser)]
