@@ -10,11 +10,16 @@ pub mod random;
 mod rwkv_cpp;
 pub mod seeds;
 
-use std::path::{Path, PathBuf};
+use std::{
+    iter,
+    path::{Path, PathBuf},
+};
 
+use clap::Parser;
 use rwkv_core::{Digest, Error, Image, Model, image::CRC, stream::InPlace};
 use rwkv_host::{
     checkpoint::Checkpoint,
+    cli::{self, Cli},
     convert::{Options, Packing, Weights, convert, with_start},
     file::ImageFile,
     memory::Memory,
@@ -34,6 +39,22 @@ pub fn shared(name: &str) -> Option<PathBuf> {
 pub fn shipped(model: &str) -> PathBuf {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     models.join(model).join(format!("{model}.safetensors"))
+}
+
+/// Runs the tool; `@` stands for the folder.
+///
+/// # Errors
+/// The tool's.
+///
+/// # Panics
+/// If the folder's name is not UTF-8.
+pub fn rwkv(dir: &Path, args: &[&str]) -> anyhow::Result<()> {
+    let path = |arg: &&str| match arg.strip_prefix('@') {
+        Some(name) => dir.join(name).to_str().expect("UTF-8").to_owned(),
+        None => (*arg).to_owned(),
+    };
+    let args = iter::once("rwkv".to_owned()).chain(args.iter().map(path));
+    cli::run(Cli::try_parse_from(args)?).map(|_| ())
 }
 
 /// Every format that a conversion can choose.

@@ -1,8 +1,7 @@
 //! States that an image begins at: tuned ones of a checkpoint, and those after a prompt.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use clap::Parser;
 use rwkv_core::{Digest, Model, State, image::SectionKind, stream::InPlace};
 use rwkv_host::{
     checkpoint::Checkpoint,
@@ -12,17 +11,7 @@ use rwkv_host::{
     memory::Memory,
     prefill::digests,
 };
-use rwkv_tests::{image, random, shipped, step, text};
-
-/// Runs the tool; `@` stands for the folder.
-fn rwkv(dir: &Path, args: &[&str]) -> anyhow::Result<()> {
-    let path = |arg: &&str| match arg.strip_prefix('@') {
-        Some(name) => dir.join(name).to_str().expect("UTF-8").to_owned(),
-        None => (*arg).to_owned(),
-    };
-    let args = std::iter::once("rwkv".to_owned()).chain(args.iter().map(path));
-    rwkv_host::cli::run(rwkv_host::cli::Cli::try_parse_from(args)?).map(|_| ())
-}
+use rwkv_tests::{image, random, rwkv, shipped, step, text};
 
 /// The largest difference of the logits after each token, as a part of the largest logit.
 fn difference(file: &ImageFile, text: &[u32], expected: &[f32]) -> f32 {

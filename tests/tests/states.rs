@@ -1,8 +1,7 @@
 //! States on their own: saved, resumed, side by side, carried for a million tokens.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use clap::Parser;
 use rwkv_core::{
     Digest, Image, Model,
     saved::{SAVED_BYTES, Saved, SavedError},
@@ -17,18 +16,8 @@ use rwkv_host::{
 use rwkv_tests::{
     image,
     random::{self, Container, VERSIONS},
-    shipped, step, text,
+    rwkv, shipped, step, text,
 };
-
-/// Runs the tool.
-fn rwkv(dir: &Path, args: &[&str]) -> anyhow::Result<()> {
-    let path = |arg: &&str| match arg.strip_prefix('@') {
-        Some(name) => dir.join(name).to_str().expect("UTF-8").to_owned(),
-        None => (*arg).to_owned(),
-    };
-    let args = std::iter::once("rwkv".to_owned()).chain(args.iter().map(path));
-    rwkv_host::cli::run(rwkv_host::cli::Cli::try_parse_from(args)?).map(|_| ())
-}
 
 #[test]
 fn a_saved_state_goes_on_with_the_same_bits() {

@@ -21,7 +21,7 @@ use crate::{job, setup};
 const LIMITS: [&str; 3] = ["-timeout=1", "-max_len=65536", "-rss_limit_mb=512"];
 
 /// How LLVM marks what an input reaches and compares: as cargo-fuzz does, without a sanitizer.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 7] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
@@ -29,7 +29,6 @@ const FLAGS: [&str; 8] = [
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "--cfg",
     "fuzzing",
-    "-Ccodegen-units=1",
 ];
 
 #[derive(Debug, clap::Parser)]
