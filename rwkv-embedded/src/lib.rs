@@ -2,6 +2,7 @@
 //!
 //! - [`agent`] answers a host over a serial port: it computes tokens and returns their digests, so
 //!   that `rwkv validate` can prove that the board computes the very same numbers;
+//! - [`snapshot`] keeps states in flash, so that a power failure loses no more than the last one;
 //! - [`stream`] reads weights from flash chips and cards that the core cannot address;
 //! - [`selftest`] refuses a core whose float arithmetic is not that of the book.
 //!
@@ -18,4 +19,5 @@ extern crate std;
 
 pub mod agent;
 pub mod selftest;
+pub mod snapshot;
 pub mod stream;
