@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, iter};
 use rwkv_core::{
     exec::record::{Request, run},
     image::{Dims, Id, Version},
-    math, op,
+    op,
 };
 
 use super::{ConvertError, detect::readable, sample};
@@ -299,12 +299,16 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What becomes of the values of a vector that training sees in another form.
+/// What becomes of the values of a vector that training sees in another form: in binary64, since
+/// an error of the inner function of `exp(-exp(w))` counts `exp(w)` times. The crate's functions
+/// are the same on every host.
 pub(crate) fn mapping(version: Version, name: &str) -> Option<fn(f32) -> f32> {
     match (version, name.rsplit('.').next()?) {
-        (Version::V4, "time_decay") => Some(|w| -math::exp(w)),
-        (Version::V50 | Version::V52, "time_decay") => Some(|w| math::exp(-math::exp(w))),
-        (Version::V50 | Version::V52, "time_first") => Some(math::exp),
+        (Version::V4, "time_decay") => Some(|w| -libm::exp(w.into()) as f32),
+        (Version::V50 | Version::V52, "time_decay") => {
+            Some(|w| libm::exp(-libm::exp(w.into())) as f32)
+        }
+        (Version::V50 | Version::V52, "time_first") => Some(|w| libm::exp(w.into()) as f32),
         _ => None,
     }
 }
