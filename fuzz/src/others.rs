@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use embedded_io::{ErrorType, Read, Write};
 use rwkv_core::{
     Header, Model, StateView,
     image::{CRC, HEADER_BYTES, SECTION_BYTES},
@@ -10,10 +11,14 @@ use rwkv_core::{
     tokenizer::{Tokenizer, Vocabulary},
 };
 use rwkv_embedded::agent::{
+    Agent, Board,
     frame::Decoder,
-    protocol::{MAX_FRAME, Reply, Request},
+    protocol::{MAX_FRAME, Reply, Request, Tick},
 };
-use rwkv_host::{file::ImageFile, memory::Memory, quantize::Recipe, state, tokenizer::List};
+use rwkv_host::{
+    convert::Folds, export::Export, file::ImageFile, memory::Memory, quantize::Recipe, state,
+    tokenizer::List,
+};
 use rwkv_tests::{damage, random, repair_header, step};
 
 /// An image whose checksums are right, so that changes of its content count.
@@ -24,6 +29,9 @@ pub fn image(bytes: &[u8]) {
         && image.header().state_words() < MOST_STATE
     {
         let _ = step(&mut Memory::new(&image), &image, &[1, 2]);
+        // What its metadata say is read by these.
+        let _ = Folds::of(&image);
+        let _ = Export::new(&image);
     }
     // Firmware that trusts its flash only parses the header: a step over it must end as well.
     if let Ok(header) = Header::parse(file.bytes()) {
@@ -38,12 +46,15 @@ fn trusting(header: Header, bytes: &[u8]) -> Option<()> {
     if header.state_words() > MOST_STATE {
         return None;
     }
-    let (mut words, mut broken) = (vec![0.0; header.state_words()], false);
-    let mut state = StateView::over(&header, &mut words, &mut broken).ok()?;
+    let (mut words, mut ready) = (vec![0.0; header.state_words()], false);
+    let mut state = StateView::over(&header, &mut words, &mut ready).ok()?;
     let mut scratch = vec![0.0; (header.scratch_words as usize).min(1 << 16)];
     let flash = bytemuck::cast_slice(&bytes[..bytes.len() / 4 * 4]);
     let mut model = Model::new(header, InPlace::new(flash), &mut scratch).ok()?;
     let mut logits = vec![0.0; 1 << 16];
+    if model.reset(state.reborrow()).is_err() {
+        state.clear(&header);
+    }
     model.step(state.reborrow(), 1, logits.as_mut_slice()).ok()
 }
 
@@ -127,7 +138,64 @@ pub fn frame(bytes: &[u8]) {
     wire(&frame[..=len]);
 }
 
+/// Bytes for an agent that runs a model; its answers go nowhere.
+struct Line<'a>(&'a [u8]);
+
+impl ErrorType for Line<'_> {
+    type Error = core::convert::Infallible;
+}
+
+impl Read for Line<'_> {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, Self::Error> {
+        let (now, later) = self.0.split_at(into.len().min(self.0.len()));
+        into[..now.len()].copy_from_slice(now);
+        self.0 = later;
+        Ok(now.len())
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Self::Error> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+struct Nowhere;
+
+impl Board for Nowhere {
+    const NAME: &'static str = "nowhere";
+    const CORE: &'static str = "none";
+
+    fn now(&mut self) -> u32 {
+        0
+    }
+
+    fn tick(&self) -> Tick {
+        Tick::Nanoseconds(1)
+    }
+
+    fn stack_used(&self) -> Option<u32> {
+        None
+    }
+
+    fn statics(&self) -> Option<u32> {
+        None
+    }
+
+    fn firmware(&self) -> Option<u32> {
+        None
+    }
+}
+
 fn wire(bytes: &[u8]) {
+    static IMAGE: LazyLock<ImageFile> = LazyLock::new(random::tiny_image);
+    let mut arena = [0.0; 1 << 12];
+    let mut agent = Agent::new(Nowhere, IMAGE.bytes(), &mut arena);
+    assert!(agent.run(Line(bytes)).is_ok());
     let (mut agent, mut host) = (Decoder::new(), Decoder::new());
     for byte in bytes {
         let request = agent.push::<Request>(*byte).is_some();

@@ -85,7 +85,11 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
     /// or is not one, [`Error::Stream`], [`Error::Image`] or [`Error::NonFinite`], which leave the
     /// state marked broken.
     pub async fn reset_async(&mut self, state: StateView<'_>) -> Result<(), Error> {
-        start::begin(&self.header, &mut self.stream, state).await
+        let begun = start::begin(&self.header, &mut self.stream, state).await;
+        if begun.is_err() {
+            self.stream.forget();
+        }
+        begun
     }
 
     /// As [`Model::reset_async`], over a stream that never waits.
@@ -137,11 +141,13 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         poll::once(self.step_async(state, token, logits)).unwrap_or(Err(Error::Internal))
     }
 
-    /// Runs a prompt; only the last token's logits are computed.
+    /// Runs a prompt and waits for the stream where it must; only the last token's logits are
+    /// computed.
     ///
     /// # Errors
-    /// See [`Step::run`].
-    pub fn prefill(
+    /// See [`Step::run`]. With an undo buffer the state is then the one after the tokens before the
+    /// one that failed.
+    pub async fn prefill_async(
         &mut self,
         mut state: StateView<'_>,
         tokens: impl IntoIterator<Item = u32>,
@@ -150,9 +156,22 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         let mut tokens = tokens.into_iter();
         let Some(mut token) = tokens.next() else { return Ok(()) };
         for next in tokens {
-            self.step(state.reborrow(), token, ())?;
+            self.step_async(state.reborrow(), token, ()).await?;
             token = next;
         }
-        self.step(state, token, logits)
+        self.step_async(state, token, logits).await
+    }
+
+    /// As [`Model::prefill_async`], over a stream that never waits.
+    ///
+    /// # Errors
+    /// As there; [`Error::Internal`] if the stream does wait.
+    pub fn prefill(
+        &mut self,
+        state: StateView<'_>,
+        tokens: impl IntoIterator<Item = u32>,
+        logits: impl Logits,
+    ) -> Result<(), Error> {
+        poll::once(self.prefill_async(state, tokens, logits)).unwrap_or(Err(Error::Internal))
     }
 }

@@ -1,8 +1,8 @@
 //! Files that are read whole and aligned, or written whole or not at all.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs::File,
+    io::{self, Read, Write},
     path::Path,
 };
 
@@ -30,8 +30,18 @@ impl ImageFile {
     /// # Errors
     /// If it cannot be read.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self::new(&bytes))
+        Self::fill(path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    fn fill(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut image = Self { words: vec![0; len.div_ceil(8)], len };
+        // A pipe says that it is empty: what is there beyond the length is read as it comes.
+        file.read_exact(image.bytes_mut())?;
+        let mut rest = Vec::new();
+        file.read_to_end(&mut rest)?;
+        Ok(if rest.is_empty() { image } else { Self::new(&[image.bytes(), &rest].concat()) })
     }
 
     /// The bytes.

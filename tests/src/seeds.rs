@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rwkv_core::image::SectionKind;
+use rwkv_core::{image::SectionKind, sampler::SamplerConfig};
 use rwkv_embedded::agent::{
     frame::encode,
     protocol::{MAX_FRAME, Reply, Request},
@@ -15,6 +15,7 @@ use rwkv_host::{
 };
 
 use crate::{
+    baked,
     blocks::Blocks,
     formats, image_with,
     random::{self, Container, VERSIONS},
@@ -74,7 +75,14 @@ fn images() -> Vec<Vec<u8>> {
     let mut images: Vec<Vec<u8>> = VERSIONS.into_iter().enumerate().map(image).collect();
     let bare = crate::image(random::small("4").path(), Weights::Int4);
     let words = List::parse(&list("\n")).expect("a list").section();
+    images.push(baked(&bare, &[1, 2]).bytes().to_vec());
     let bare = bare.open().expect("it opens");
+    let scaled: Vec<String> = (0..bare.header().dims.dim).map(|i| (i % 3).to_string()).collect();
+    let metadata = format!(r#"{{"scaled":{{"head":[{}]}}}}"#, scaled.join(","));
+    let mut text = metadata.into_bytes();
+    text.resize(text.len().next_multiple_of(16), b' ');
+    let text = text.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    images.push(with_section(&bare, SectionKind::Metadata, Some(text)).expect("it fits"));
     images.push(with_section(&bare, SectionKind::Tokenizer, Some(words)).expect("it fits"));
     images
 }
@@ -111,11 +119,18 @@ fn recipes() -> Vec<Vec<u8>> {
 fn frames() -> Vec<Vec<u8>> {
     let mut buffer = [0; MAX_FRAME];
     let tokens = [1, 300, 70_000].into_iter().collect();
-    let mut frames: Vec<Vec<u8>> =
-        [Request::Info, Request::Feed(tokens), Request::Generate { count: 9 }]
-            .iter()
-            .map(|request| encode(request, &mut buffer).expect("it fits").to_vec())
-            .collect();
+    let mut frames: Vec<Vec<u8>> = [
+        Request::Info,
+        Request::Reset(SamplerConfig { temperature: 0.8, ..SamplerConfig::GREEDY }.into()),
+        Request::Feed(tokens),
+        Request::Generate { count: 9 },
+        Request::ReadState { first: 0 },
+        Request::WriteState { first: 0, words: [0.5; 3].into_iter().collect() },
+        Request::AcceptState,
+    ]
+    .iter()
+    .map(|request| encode(request, &mut buffer).expect("it fits").to_vec())
+    .collect();
     frames.push(encode(&Reply::Done, &mut buffer).expect("it fits").to_vec());
     frames.push(frames.concat());
     // Without its end and its checksum, a frame of one block is a count and the message.

@@ -21,7 +21,7 @@ use super::{
 /// What is next is known from the header of each record, and for columns of sparse products, from
 /// the model ([`Stream::ahead`]). The buffers form a ring. Short records are put together in one
 /// buffer, so that what lies ahead takes about as long to compute with as to read. Rows of tables
-/// have a buffer of their own, and disturb nothing.
+/// have a buffer of their own, and disturb nothing; what does not fit into it goes through the ring.
 ///
 /// ```
 /// # use rwkv_core::{Error, Header, Model, StateView, sampler::Sampler};
@@ -278,6 +278,14 @@ pub struct Ahead<'r, 'b, M, const VERIFY: bool, const N: usize> {
 }
 
 impl<M: Medium, const VERIFY: bool, const N: usize> Ahead<'_, '_, M, VERIFY, N> {
+    /// Words of the front slot.
+    fn front(&mut self, at: usize, words: usize) -> Result<&[u32], StreamError> {
+        let small = StreamError::Buffer { words: words as u32 };
+        let slot = &self.from.slots[self.from.front.get() % N];
+        let buffer = slot.buffer.try_borrow().map_err(|_| small)?;
+        self.held.insert(buffer).get(at..at + words).ok_or(small)
+    }
+
     /// Waits until some words are in the front slot. Returns where they lie.
     async fn bring(&mut self, word: usize, words: usize) -> Result<usize, StreamError> {
         let from = self.from;
@@ -319,10 +327,7 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
             self.from.news.set(true);
             pause().await;
         }
-        let small = StreamError::Buffer { words: words as u32 };
-        let slot = &self.from.slots[self.from.front.get() % N];
-        let buffer = slot.buffer.try_borrow().map_err(|_| small)?;
-        self.held.insert(buffer).get(at..at + words).ok_or(small)
+        self.front(at, words)
     }
 
     async fn skip(&mut self, words: usize) -> Result<(), StreamError> {
@@ -338,6 +343,13 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
     async fn read_at(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {
         self.held = None;
         let from = self.from;
+        let room = from.rows.buffer.try_borrow().map_or(0, |rows| rows.len());
+        let fits = from.place.units::<M>(word, words).is_ok_and(|(low, high)| high - low <= room);
+        if !fits {
+            // Larger than a row, as the blocks of a start state are.
+            let at = self.bring(word, words).await?;
+            return self.front(at, words);
+        }
         from.wanted.set(Some(Run::new(word, words)));
         from.news.set(true);
         while from.wanted.get().is_some() {

@@ -144,7 +144,8 @@ impl Folds {
                 powers.iter().map(power).collect()
             });
             let fits = |powers: &Vec<i32>| {
-                powers.len() == dim as usize && powers.iter().all(|power| power.abs() <= MOST)
+                powers.len() == dim as usize
+                    && powers.iter().all(|power| (-MOST..=MOST).contains(power))
             };
             let (Some(key), Some(powers)) = (place(name, layers), powers.filter(fits)) else {
                 return Err(ConvertError::Scaled(name.clone()));

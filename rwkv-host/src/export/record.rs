@@ -13,6 +13,19 @@ pub fn values(found: &Found<'_>) -> Vec<f32> {
     }
 }
 
+/// Every `step`th row of a table, from `first` on.
+pub(super) fn table_rows(found: &Found<'_>, first: usize, step: usize) -> Vec<f32> {
+    let record = &found.record;
+    let (cols, words) = (record.cols as usize, record.tile_words(1));
+    let mut values = Vec::with_capacity(record.rows as usize / step.max(1) * cols);
+    let mut out = vec![0.0; cols];
+    for row in found.payload.chunks_exact(words).skip(first).step_by(step.max(1)) {
+        op::dequantise(record, &row[1..], &mut out);
+        values.extend_from_slice(&out);
+    }
+    values
+}
+
 fn rows(record: &Record, payload: &[u32]) -> Vec<f32> {
     let (cols, line) = (record.cols as usize, record.line_words());
     let mut values = vec![0.0; record.rows as usize * cols];

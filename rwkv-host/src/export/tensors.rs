@@ -5,7 +5,7 @@ use std::{borrow::Cow, cell::RefCell};
 use rwkv_core::image::{Dims, Version};
 use safetensors::{Dtype, View};
 
-use super::{Export, ExportError, undo};
+use super::{Export, ExportError, record, undo};
 use crate::convert::source::{DEEP, EMBEDDING, LN0, Recipe, mapping, recipe, transposed};
 
 /// A tensor: its shape, and how it is made.
@@ -141,9 +141,8 @@ impl Export<'_> {
                 table
             }
             Made::Deep { record, layer, layers } => {
-                let table = self.values(*record);
-                let rows = table.chunks_exact(tensor.shape[1]);
-                rows.skip(*layer).step_by(*layers).flatten().copied().collect()
+                // No channel of it is scaled.
+                record::table_rows(&self.records[*record].1, *layer, *layers)
             }
             Made::Zeros => vec![0.0; tensor.shape.iter().product()],
             Made::Values(values) => values.clone(),

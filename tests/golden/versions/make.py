@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-TOKENS, SEED, SHOWN = 64, 7, 4
+TOKENS, SEED, SHOWN = 64, 7, 64
 LAYERS, DIM, FFN, VOCAB = 2, 48, 100, 256
 HEADS = {"4": 1, "5.0": 4, "5.1": 3, "5.2": 4, "6": 3, "7": 4, "7a": 3}
 # Version 6's ranks of token shift and decay, version 7's of decay, learning rate, value and gate;
