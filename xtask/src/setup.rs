@@ -29,6 +29,24 @@ pub(crate) struct Emulator {
     package: &'static str,
 }
 
+/// A compiler or its libraries: a Debian package, and what works once it is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tool {
+    program: &'static str,
+    args: &'static [&'static str],
+    package: &'static str,
+}
+
+const ARM_CC: &str = "arm-none-eabi-gcc";
+pub(crate) const ARM_GCC: Tool =
+    Tool { program: ARM_CC, args: &["--version"], package: "gcc-arm-none-eabi" };
+/// Its C library. The preprocessor finds the specs, or nothing works.
+pub(crate) const NEWLIB: Tool = Tool {
+    program: ARM_CC,
+    args: &["--specs=nano.specs", "-E", "-include", "stdio.h", "-xc", "/dev/null"],
+    package: "libnewlib-arm-none-eabi",
+};
+
 pub(crate) const QEMU_ARM: Emulator =
     Emulator { program: "qemu-system-arm", package: "qemu-system-arm" };
 pub(crate) const QEMU_RISCV: Emulator =
@@ -65,11 +83,19 @@ fn rustup() -> Command {
 }
 
 impl Emulator {
+    /// As [`Tool::is_there`].
+    pub(crate) fn is_there(self) -> bool {
+        let Self { program, package } = self;
+        Tool { program, args: &["--version"], package }.is_there()
+    }
+}
+
+impl Tool {
     /// Whether it is there; installs it where that is possible without asking. One package at a
     /// time: apt has refused several at once with "held broken packages" where each goes in alone.
     pub(crate) fn is_there(self) -> bool {
-        let Self { program, package } = self;
-        if works(program, &["--version"]) {
+        let Self { program, args, package } = self;
+        if works(program, args) {
             return true;
         }
         let install = ["install", "-y", "--no-install-recommends", package];
@@ -81,12 +107,12 @@ impl Emulator {
                 job::run(&mut command)
             };
             match apt(&["update", "-q"]).and_then(|()| apt(&install)) {
-                Ok(()) if works(program, &["--version"]) => return true,
+                Ok(()) if works(program, args) => return true,
                 Ok(()) => {}
                 Err(error) => eprintln!("{error:#}"),
             }
         }
-        eprintln!("{program} is missing: install it with\n    sudo apt-get {}", install.join(" "));
+        eprintln!("{package} is missing: install it with\n    sudo apt-get {}", install.join(" "));
         false
     }
 }

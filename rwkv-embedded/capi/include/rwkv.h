@@ -17,6 +17,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdbool.h>
+
+/** No token. */
+#define RWKV_NO_TOKEN 0xFFFFFFFFu
+
 /** Words of a state: layers and width of the model, and rows of recurrent state per layer, which
  * are 3 for version 4 and the head size from version 5 on. `rwkv info` prints all three. */
 #define RWKV_STATE_WORDS(layers, dim, width) ((layers) * ((width) + 2u) * (dim))
@@ -34,11 +38,6 @@
  * Bytes of the header of a saved state.
  */
 #define RWKV_SAVED_BYTES 64
-
-/**
- * No token is pending.
- */
-#define RWKV_NO_TOKEN 4294967295
 
 /**
  * What a function returns. The numbers are stable: a later version only adds some. In brackets:
@@ -452,7 +451,7 @@ typedef struct rwkv_memory {
   size_t scratch_words;
   /**
    * A copy of the state while a token is computed, so that one that fails leaves the state as it
-   * was and may be tried again; null for none. Weights in memory do not fail.
+   * was and may be tried again; null for none. Weights in memory hardly fail.
    */
   float *undo;
   /**
@@ -687,9 +686,9 @@ rwkv_error rwkv_model_init(struct rwkv_model *model,
 rwkv_error rwkv_reset(struct rwkv_model *model, struct rwkv_state *state);
 
 /**
- * Computes one token: the state moves on by it, results go to `output`, which may be null. Where
- * the weights are in memory, only what is found wrong with the arguments can fail, which leaves the state as it was.
- * A failure later than that leaves it as it was if the model has memory to undo, else broken.
+ * Computes one token: the state moves on by it, results go to `output`, which may be null. What is
+ * wrong with the arguments leaves the state as it was. So does a later failure, of a medium or of
+ * values that become infinite, if the model has memory to undo; else the state is broken.
  */
 rwkv_error rwkv_step(struct rwkv_model *model,
                      struct rwkv_state *state,
@@ -716,11 +715,10 @@ rwkv_error rwkv_prompt(struct rwkv_model *model,
                        const struct rwkv_output *output);
 
 /**
- * Columns of sparse products in all tokens so far, and how many of them were needed. Either may be null.
+ * Columns of sparse products in all tokens so far, and how many of them were needed. Either may be
+ * null.
  */
-rwkv_error rwkv_model_columns(struct rwkv_model *model,
-                              uint64_t *needed,
-                              uint64_t *all);
+rwkv_error rwkv_model_columns(struct rwkv_model *model, uint64_t *needed, uint64_t *all);
 
 /**
  * Details of the model's last failure.

@@ -25,8 +25,9 @@ pub struct rwkv_image {
 
 /// Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns 0,
 /// or anything else where not all of them could be read.
-pub type rwkv_read =
-    Option<unsafe extern "C" fn(context: *mut c_void, offset: u32, out: *mut c_void, len: u32) -> c_int>;
+pub type rwkv_read = Option<
+    unsafe extern "C" fn(context: *mut c_void, offset: u32, out: *mut c_void, len: u32) -> c_int,
+>;
 
 /// A medium that the core cannot address: a flash chip, a card.
 #[repr(C)]

@@ -33,7 +33,7 @@ pub struct rwkv_memory {
     /// Words of it: rwkv_scratch_words or more.
     pub scratch_words: usize,
     /// A copy of the state while a token is computed, so that one that fails leaves the state as it
-    /// was and may be tried again; null for none. Weights in memory do not fail.
+    /// was and may be tried again; null for none. Weights in memory hardly fail.
     pub undo: *mut f32,
     /// Words of it: rwkv_state_words or more.
     pub undo_words: usize,
@@ -230,9 +230,9 @@ pub unsafe extern "C" fn rwkv_reset(model: *mut rwkv_model, state: *mut rwkv_sta
     }
 }
 
-/// Computes one token: the state moves on by it, results go to `output`, which may be null. Where
-/// the weights are in memory, only what is found wrong with the arguments can fail, which leaves the state as it was.
-/// A failure later than that leaves it as it was if the model has memory to undo, else broken.
+/// Computes one token: the state moves on by it, results go to `output`, which may be null. What is
+/// wrong with the arguments leaves the state as it was. So does a later failure, of a medium or of
+/// values that become infinite, if the model has memory to undo; else the state is broken.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_step(
     model: *mut rwkv_model,
@@ -284,7 +284,8 @@ pub unsafe extern "C" fn rwkv_prompt(
     }
 }
 
-/// Columns of sparse products in all tokens so far, and how many of them were needed. Either may be null.
+/// Columns of sparse products in all tokens so far, and how many of them were needed. Either may be
+/// null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_model_columns(
     model: *mut rwkv_model,

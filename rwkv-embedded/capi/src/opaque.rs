@@ -26,10 +26,7 @@ pub(crate) struct Slot<T> {
 ///
 /// # Safety
 /// Where the pointer is not null, there is memory for an `O` that nobody else uses.
-pub(crate) unsafe fn init<O: Opaque>(
-    at: *mut O,
-    value: Result<O::Value, Fault>,
-) -> rwkv_error {
+pub(crate) unsafe fn init<O: Opaque>(at: *mut O, value: Result<O::Value, Fault>) -> rwkv_error {
     const {
         assert!(size_of::<Slot<O::Value>>() <= size_of::<O>(), "the header's struct is too small");
         assert!(align_of::<Slot<O::Value>>() <= align_of::<O>(), "its alignment is too small");

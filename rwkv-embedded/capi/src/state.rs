@@ -17,7 +17,9 @@ use crate::{
 pub const RWKV_SAVED_BYTES: u32 = 64;
 const _: () = assert!(RWKV_SAVED_BYTES as usize == SAVED_BYTES);
 
-/// No token is pending.
+/// No token. The header says it in its own words, in hexadecimal.
+///
+/// cbindgen:ignore
 pub const RWKV_NO_TOKEN: u32 = 0xFFFF_FFFF;
 
 /// The state of one sequence. Several may share a model.
@@ -173,11 +175,8 @@ pub unsafe extern "C" fn rwkv_token_digest(
     unsafe {
         with(state, image, |image, view| {
             view.check(&image.header)?;
-            let logits = if logits.is_null() {
-                rwkv_digest::default()
-            } else {
-                *pointer::shared(logits)?
-            };
+            let logits =
+                if logits.is_null() { rwkv_digest::default() } else { *pointer::shared(logits)? };
             let all = Digest::token(&image.header, &view, logits.into())?;
             Ok(pointer::put(digest, all.into())?)
         })
