@@ -328,8 +328,8 @@ typedef struct rwkv_image {
 } rwkv_image;
 
 /**
- * Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns 0,
- * or anything else where not all of them could be read.
+ * Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns
+ * 0, or anything else where not all of them could be read.
  */
 typedef int (*rwkv_read)(void *context, uint32_t offset, void *out, uint32_t len);
 
@@ -627,8 +627,8 @@ rwkv_error rwkv_image_open(struct rwkv_image *image, const uint8_t *bytes, size_
 
 /**
  * Opens an image on a medium and checks its header and the table of its sections; weights are
- * checked as they are read. `buffer` holds both meanwhile, and is free again afterwards: RWKV_ERROR_ROOM says
- * how many words it needs.
+ * checked as they are read. `buffer` holds both meanwhile, and is free again afterwards:
+ * RWKV_ERROR_ROOM says how many words it needs.
  */
 rwkv_error rwkv_image_open_medium(struct rwkv_image *image,
                                   const struct rwkv_medium *medium,
@@ -697,7 +697,7 @@ rwkv_error rwkv_step(struct rwkv_model *model,
 
 /**
  * Computes `count` tokens, one after the other; results are those of the last one. No tokens do
- * nothing.
+ * nothing. Where one fails, those before it are computed.
  */
 rwkv_error rwkv_prefill(struct rwkv_model *model,
                         struct rwkv_state *state,
@@ -743,15 +743,15 @@ rwkv_error rwkv_sampler_next(struct rwkv_sampler *sampler, uint32_t *token);
 struct rwkv_detail rwkv_sampler_detail(const struct rwkv_sampler *sampler);
 
 /**
- * A state over memory of `count` words, RWKV_STATE_WORDS or more. It is none before rwkv_reset or rwkv_state_restore.
+ * A state over memory of `count` words, RWKV_STATE_WORDS or more. It is none before rwkv_reset or
+ * rwkv_state_restore.
  */
-rwkv_error rwkv_state_init(struct rwkv_state *state,
-                           float *words,
-                           size_t count);
+rwkv_error rwkv_state_init(struct rwkv_state *state, float *words, size_t count);
 
 /**
  * The header of a saved state, RWKV_SAVED_BYTES of it. Whoever keeps it keeps the first
- * rwkv_state_words words of the state behind it, as they lie in memory: the file that `rwkv prefill` writes.
+ * rwkv_state_words words of the state behind it, as they lie in memory: the file that `rwkv
+ * prefill` writes.
  */
 rwkv_error rwkv_state_save(struct rwkv_state *state,
                            const struct rwkv_image *image,
@@ -759,8 +759,8 @@ rwkv_error rwkv_state_save(struct rwkv_state *state,
                            uint8_t *header);
 
 /**
- * Takes up a saved state of the image, header and words in `len` bytes. An error leaves the state as it was.
- * `place` may be null.
+ * Takes up a saved state of the image, header and words in `len` bytes. An error leaves the state
+ * as it was. `place` may be null.
  */
 rwkv_error rwkv_state_restore(struct rwkv_state *state,
                               const struct rwkv_image *image,
@@ -769,8 +769,9 @@ rwkv_error rwkv_state_restore(struct rwkv_state *state,
                               struct rwkv_place *place);
 
 /**
- * The digest of a token: of the state after it, and of its logits as an rwkv_output has left them. It is
- * equal on every machine, and what `rwkv validate` compares. `logits` may be null for a state alone.
+ * The digest of a token: of the state after it, and of its logits as an rwkv_output has left them.
+ * It is equal on every machine, and what `rwkv validate` compares. `logits` may be null for a
+ * state alone.
  */
 rwkv_error rwkv_token_digest(struct rwkv_state *state,
                              const struct rwkv_image *image,
@@ -779,8 +780,8 @@ rwkv_error rwkv_token_digest(struct rwkv_state *state,
 
 /**
  * The tokens of a text. `count` receives how many there are, `tokens` as many of them as it has
- * room for, in elements: where that is too little, the error is RWKV_ERROR_ROOM. A token has one byte of text or more.
- * `tokens` may be null where `room` is 0.
+ * room for, in elements: where that is too little, the error is RWKV_ERROR_ROOM. A token has one
+ * byte of text or more. `tokens` may be null where `room` is 0.
  */
 rwkv_error rwkv_encode(const struct rwkv_image *image,
                        const uint8_t *text,

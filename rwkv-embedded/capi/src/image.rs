@@ -23,8 +23,8 @@ pub struct rwkv_image {
     pub words: [u64; 24],
 }
 
-/// Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns 0,
-/// or anything else where not all of them could be read.
+/// Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns
+/// 0, or anything else where not all of them could be read.
 pub type rwkv_read = Option<
     unsafe extern "C" fn(context: *mut c_void, offset: u32, out: *mut c_void, len: u32) -> c_int,
 >;
@@ -145,8 +145,8 @@ pub unsafe extern "C" fn rwkv_image_open(
 }
 
 /// Opens an image on a medium and checks its header and the table of its sections; weights are
-/// checked as they are read. `buffer` holds both meanwhile, and is free again afterwards: RWKV_ERROR_ROOM says
-/// how many words it needs.
+/// checked as they are read. `buffer` holds both meanwhile, and is free again afterwards:
+/// RWKV_ERROR_ROOM says how many words it needs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_image_open_medium(
     image: *mut rwkv_image,
@@ -174,8 +174,7 @@ fn read_header(medium: rwkv_medium, buffer: &mut [u32]) -> Result<Opened, Fault>
     }
     let mut callback = Callback(medium);
     let head = read_bytes(&mut callback, first, buffer, HEADER_BYTES)?;
-    let sections = usize::from(Header::parse(head)?.section_count());
-    let all = HEADER_BYTES + sections * SECTION_BYTES;
+    let all = header_bytes(&Header::parse(head)?);
     let head = read_bytes(&mut callback, first, buffer, all)?;
     let header = Header::parse(head)?;
     header.verify(head)?;
@@ -231,12 +230,19 @@ fn describe(image: &Opened) -> rwkv_info {
     }
 }
 
-/// The largest block, on a medium; none for weights in memory.
-fn buffer_words(image: &Opened) -> usize {
+/// Room for the largest block and for the header, on a medium; none for weights in memory.
+pub(crate) fn buffer_words(image: &Opened) -> usize {
     match image.weights {
         Weights::Memory(_) => 0,
-        Weights::Medium(..) => rwkv_embedded::stream::buffer_words(&image.header, Callback::UNIT),
+        Weights::Medium(..) => {
+            let block = rwkv_embedded::stream::buffer_words(&image.header, Callback::UNIT);
+            block.max(header_bytes(&image.header) / 4)
+        }
     }
+}
+
+fn header_bytes(header: &Header) -> usize {
+    HEADER_BYTES + usize::from(header.section_count()) * SECTION_BYTES
 }
 
 /// Words of a state of the image, and of a buffer that undoes a token; 0 for an image that was not

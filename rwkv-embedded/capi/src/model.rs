@@ -10,7 +10,7 @@ use rwkv_embedded::stream::Buffered;
 
 use crate::{
     error::{Fault, rwkv_detail, rwkv_error},
-    image::{Callback, Opened, Weights, rwkv_image},
+    image::{Callback, Opened, Weights, buffer_words, rwkv_image},
     opaque::{self, Opaque},
     output::{Sink, rwkv_output},
     pointer,
@@ -124,7 +124,7 @@ pub(crate) fn on_medium(image: &Opened, mut memory: Memory) -> Result<Loaded, Fa
     let Weights::Medium(medium, first) = image.weights else {
         return Err(rwkv_error::Internal.into());
     };
-    let needed = rwkv_embedded::stream::buffer_words(&image.header, 4);
+    let needed = buffer_words(image);
     let none = Fault::new(rwkv_error::NoBuffer, 0, needed as u32);
     let buffer = memory.buffer.take().ok_or(none)?;
     if buffer.len() < needed {
@@ -245,7 +245,7 @@ pub unsafe extern "C" fn rwkv_step(
 }
 
 /// Computes `count` tokens, one after the other; results are those of the last one. No tokens do
-/// nothing.
+/// nothing. Where one fails, those before it are computed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_prefill(
     model: *mut rwkv_model,

@@ -98,7 +98,8 @@ unsafe fn with(
     }
 }
 
-/// A state over memory of `count` words, RWKV_STATE_WORDS or more. It is none before rwkv_reset or rwkv_state_restore.
+/// A state over memory of `count` words, RWKV_STATE_WORDS or more. It is none before rwkv_reset or
+/// rwkv_state_restore.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_state_init(
     state: *mut rwkv_state,
@@ -114,7 +115,8 @@ pub unsafe extern "C" fn rwkv_state_init(
 }
 
 /// The header of a saved state, RWKV_SAVED_BYTES of it. Whoever keeps it keeps the first
-/// rwkv_state_words words of the state behind it, as they lie in memory: the file that `rwkv prefill` writes.
+/// rwkv_state_words words of the state behind it, as they lie in memory: the file that `rwkv
+/// prefill` writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_state_save(
     state: *mut rwkv_state,
@@ -136,8 +138,8 @@ pub unsafe extern "C" fn rwkv_state_save(
     }
 }
 
-/// Takes up a saved state of the image, header and words in `len` bytes. An error leaves the state as it was.
-/// `place` may be null.
+/// Takes up a saved state of the image, header and words in `len` bytes. An error leaves the state
+/// as it was. `place` may be null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_state_restore(
     state: *mut rwkv_state,
@@ -162,8 +164,9 @@ pub unsafe extern "C" fn rwkv_state_restore(
     }
 }
 
-/// The digest of a token: of the state after it, and of its logits as an rwkv_output has left them. It is
-/// equal on every machine, and what `rwkv validate` compares. `logits` may be null for a state alone.
+/// The digest of a token: of the state after it, and of its logits as an rwkv_output has left them.
+/// It is equal on every machine, and what `rwkv validate` compares. `logits` may be null for a
+/// state alone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_token_digest(
     state: *mut rwkv_state,

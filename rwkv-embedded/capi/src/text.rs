@@ -36,8 +36,8 @@ fn code(result: Result<(), Fault>) -> rwkv_error {
 }
 
 /// The tokens of a text. `count` receives how many there are, `tokens` as many of them as it has
-/// room for, in elements: where that is too little, the error is RWKV_ERROR_ROOM. A token has one byte of text or more.
-/// `tokens` may be null where `room` is 0.
+/// room for, in elements: where that is too little, the error is RWKV_ERROR_ROOM. A token has one
+/// byte of text or more. `tokens` may be null where `room` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_encode(
     image: *const rwkv_image,

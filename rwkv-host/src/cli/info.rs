@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use rwkv_core::{
     Image,
-    image::{Id, Layout, RECORD_WORDS, SectionKind},
+    image::{HEADER_BYTES, Id, Layout, RECORD_WORDS, SECTION_BYTES, SectionKind},
 };
 use serde::Serialize;
 
@@ -196,13 +196,14 @@ impl Info {
 /// The sizes that a firmware in C is built with.
 fn macros(image: &Image<'_>) -> String {
     let (header, dims) = (image.header(), &image.header().dims);
+    let table = HEADER_BYTES + usize::from(header.section_count()) * SECTION_BYTES;
     let sizes = [
         ("LAYERS", dims.layers),
         ("DIM", dims.dim),
         ("WIDTH", header.state_width()),
         ("VOCAB", dims.vocab),
         ("SCRATCH_WORDS", header.scratch_words),
-        ("BUFFER_WORDS", header.block_words),
+        ("BUFFER_WORDS", header.block_words.max(table as u32 / 4)),
     ];
     let line = |(name, size)| format!("#define IMAGE_{name} {size}u\n");
     let identity = image.identity();
