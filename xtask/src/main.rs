@@ -1,6 +1,7 @@
 //! The project's jobs.
 
 mod bench;
+mod c;
 mod cores;
 mod demo;
 mod document;
@@ -35,6 +36,8 @@ enum Job {
     Exactness(exactness::Exactness),
     /// Count the instructions of the kernels and of tokens on every emulated board
     Bench(bench::Bench),
+    /// Build the C interface, and prove that firmware in C computes the host's bits
+    C(c::C),
     /// Measure what rwkv-core takes of a board's flash and write the table in the README
     Size,
     /// Compare the kernels of every core with the scalar reference, bit for bit
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Job::Probe(probe) => probe.run(),
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),
+        Job::C(c) => c.run(),
         Job::Size => size::run(),
         Job::Suite(suite) => suite.run(),
         Job::Fuzz(fuzz) => fuzz.run(),

@@ -22,21 +22,33 @@ pub(crate) const TARGETS: [&str; 8] = [
 pub(crate) const BARE: [&str; 3] =
     ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf"];
 
-/// A program that a job needs, and the Debian package it comes in.
+/// A program that a job needs, or its libraries: what works once it is there, and the Debian
+/// package it comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tool {
     pub program: &'static str,
+    args: &'static [&'static str],
     package: &'static str,
 }
 
-pub(crate) const QEMU_ARM: Tool = Tool { program: "qemu-system-arm", package: "qemu-system-arm" };
-pub(crate) const QEMU_RISCV: Tool =
-    Tool { program: "qemu-system-riscv32", package: "qemu-system-misc" };
-pub(crate) const QEMU_AARCH64: Tool = Tool { program: "qemu-aarch64", package: "qemu-user" };
-pub(crate) const NODE: Tool = Tool { program: "node", package: "nodejs" };
+const fn program(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, args: &["--version"], package }
+}
 
+pub(crate) const QEMU_ARM: Tool = program("qemu-system-arm", "qemu-system-arm");
+pub(crate) const QEMU_RISCV: Tool = program("qemu-system-riscv32", "qemu-system-misc");
+pub(crate) const QEMU_AARCH64: Tool = program("qemu-aarch64", "qemu-user");
+pub(crate) const NODE: Tool = program("node", "nodejs");
 /// The compiler of libFuzzer.
-pub(crate) const COMPILER: Tool = Tool { program: "g++", package: "g++" };
+pub(crate) const COMPILER: Tool = program("g++", "g++");
+/// The compiler of firmware in C.
+pub(crate) const ARM_GCC: Tool = program("arm-none-eabi-gcc", "gcc-arm-none-eabi");
+/// Its C library. The preprocessor finds the specs, or nothing works.
+pub(crate) const NEWLIB: Tool = Tool {
+    program: ARM_GCC.program,
+    args: &["--specs=nano.specs", "-E", "-include", "stdio.h", "-xc", "/dev/null"],
+    package: "libnewlib-arm-none-eabi",
+};
 
 /// Every emulator.
 pub(crate) const EMULATORS: [Tool; 4] = [QEMU_ARM, QEMU_RISCV, QEMU_AARCH64, NODE];
@@ -69,8 +81,8 @@ impl Tool {
     /// Whether it is there; installs it where that is possible without asking. One package at a
     /// time: apt has refused several at once with "held broken packages" where each goes in alone.
     pub(crate) fn is_there(self) -> bool {
-        let Self { program, package } = self;
-        if works(program, &["--version"]) {
+        let Self { program, args, package } = self;
+        if works(program, args) {
             return true;
         }
         let install = ["install", "-y", "--no-install-recommends", package];
@@ -82,12 +94,12 @@ impl Tool {
                 job::run(&mut command)
             };
             match apt(&["update", "-q"]).and_then(|()| apt(&install)) {
-                Ok(()) if works(program, &["--version"]) => return true,
+                Ok(()) if works(program, args) => return true,
                 Ok(()) => {}
                 Err(error) => eprintln!("{error:#}"),
             }
         }
-        eprintln!("{program} is missing: install it with\n    sudo apt-get {}", install.join(" "));
+        eprintln!("{package} is missing: install it with\n    sudo apt-get {}", install.join(" "));
         false
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask size`: what rwkv-core takes of a board's flash.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::Context;
 use object::{Object, ObjectSection, SectionFlags, SectionKind, elf::SHF_ALLOC};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Cargo's profiles, by the level of optimisation.
-const PROFILES: [(&str, &str); 2] = [("3", "release"), ("\"s\"", "small")];
+pub(crate) const PROFILES: [(&str, &str); 2] = [("3", "release"), ("\"s\"", "small")];
 
 /// Links the least firmware for every target and puts the table into the README.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -43,7 +43,12 @@ fn flash(target: &str, profile: &str) -> anyhow::Result<u64> {
     build.args(["--no-default-features", "--features", "size", "--bin", "size"]);
     job::run(&mut build)?;
     let path = root().join(PROBE).join("target").join(target).join(profile).join("size");
-    let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+    loaded(&path)
+}
+
+/// Bytes of flash that a program fills.
+pub(crate) fn loaded(path: &Path) -> anyhow::Result<u64> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     let elf = object::File::parse(&*bytes)?;
     let is_loaded = |flags| matches!(flags, SectionFlags::Elf { sh_flags } if sh_flags & u64::from(SHF_ALLOC) != 0);
     let sections = elf.sections().filter(|section| {

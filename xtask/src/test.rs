@@ -3,7 +3,13 @@
 use std::time::Instant;
 
 use crate::{
-    bench::Bench, cores::PROBE, demo::Demo, exactness::Exactness, fuzz::Fuzz, job, panics, setup,
+    bench::Bench,
+    c::{C, CAPI},
+    cores::PROBE,
+    demo::Demo,
+    exactness::Exactness,
+    fuzz::Fuzz,
+    job, panics, setup,
     suite::Suite,
 };
 use anyhow::Context;
@@ -41,6 +47,12 @@ fn lints() -> Vec<Step> {
         steps.push(cargo(board, &["fmt", "--check"]));
         steps.push(cargo(board, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     }
+    steps.push(cargo(CAPI, &["fmt", "--check"]));
+    steps.push(step(format!("cargo clippy in {CAPI}"), || {
+        let mut clippy = job::cargo(CAPI);
+        clippy.args(["clippy", "--quiet", "--release", "--target", "thumbv7em-none-eabihf"]);
+        job::run(clippy.args(["--", "-D", "warnings"]))
+    }));
     steps.push(cargo(PROBE, &["fmt", "--check"]));
     for target in PROBE_KINDS {
         steps.push(step(format!("cargo clippy in {PROBE} for {target}"), move || {
@@ -106,6 +118,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         job::run(test.args(["--lib", "tokenizer"]))
     }));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
+    steps.push(step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()));
     steps.push(step("cargo xtask panics", panics::run));
     steps.push(step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run()));
     steps.push(step("cargo xtask suite", || {

@@ -66,12 +66,13 @@ impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
             return Err(small);
         }
         let (first, held) = self.held;
-        let kept = match (first..first + held).contains(&low) {
-            true => {
-                self.buffer.copy_within(low - first..held, 0);
-                first + held - low
+        let from = low.checked_sub(first).filter(|from| *from < held);
+        let kept = match (from, self.buffer.get_mut(..held)) {
+            (Some(from), Some(words)) => {
+                words.copy_within(from.., 0);
+                held - from
             }
-            false => 0,
+            _ => 0,
         };
         // Until the read has ended, there is nothing.
         self.held = (0, 0);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use rwkv_core::{
     Image,
-    image::{Id, Layout, RECORD_WORDS, SectionKind},
+    image::{HEADER_BYTES, Id, Layout, RECORD_WORDS, SECTION_BYTES, SectionKind},
 };
 use serde::Serialize;
 
@@ -16,6 +16,9 @@ pub(super) struct InfoArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print the sizes as macros for C, for firmware that links librwkv.a
+    #[arg(long, conflicts_with = "json")]
+    c: bool,
 }
 
 /// What an image holds and what it needs. Sizes are in bytes.
@@ -190,9 +193,31 @@ impl Info {
     }
 }
 
+/// The sizes that a firmware in C is built with.
+fn macros(image: &Image<'_>) -> String {
+    let (header, dims) = (image.header(), &image.header().dims);
+    let table = HEADER_BYTES + usize::from(header.section_count()) * SECTION_BYTES;
+    let sizes = [
+        ("LAYERS", dims.layers),
+        ("DIM", dims.dim),
+        ("WIDTH", header.state_width()),
+        ("VOCAB", dims.vocab),
+        ("SCRATCH_WORDS", header.scratch_words),
+        ("BUFFER_WORDS", header.block_words.max(table as u32 / 4)),
+    ];
+    let line = |(name, size)| format!("#define IMAGE_{name} {size}u\n");
+    let identity = image.identity();
+    sizes.map(line).concat() + &format!("#define IMAGE_IDENTITY 0x{identity:08x}u\n")
+}
+
 pub(super) fn command(args: &InfoArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
-    let info = Info::of(&file.open_named(&args.image)?)?;
+    let image = file.open_named(&args.image)?;
+    if args.c {
+        print!("{}", macros(&image));
+        return Ok(());
+    }
+    let info = Info::of(&image)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&info)?);
     } else {
