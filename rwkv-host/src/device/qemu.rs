@@ -27,14 +27,15 @@ impl QemuBoard {
     /// Where the firmware looks for the image.
     const fn address(self) -> u32 {
         match self {
-            Self::Mps2An386 => 0x0008_0000,
+            Self::Mps2An386 | Self::Mps2An500 => 0x0008_0000,
+            Self::Mps2An505 => 0x1008_0000,
         }
     }
 
     /// Bytes from there to the end of the memory.
     const fn room(self) -> usize {
         match self {
-            Self::Mps2An386 => 0x0038_0000,
+            Self::Mps2An386 | Self::Mps2An500 | Self::Mps2An505 => 0x0038_0000,
         }
     }
 }
