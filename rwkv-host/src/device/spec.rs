@@ -23,11 +23,14 @@ pub enum QemuBoard {
     Mps2An500,
     /// Arm MPS2+ with a Cortex-M33.
     Mps2An505,
+    /// STM32F405, a Cortex-M4F with 128 KB of RAM.
+    NetduinoPlus2,
 }
 
 impl QemuBoard {
     /// Every board there is.
-    pub const ALL: [Self; 3] = [Self::Mps2An386, Self::Mps2An500, Self::Mps2An505];
+    pub const ALL: [Self; 4] =
+        [Self::Mps2An386, Self::Mps2An500, Self::Mps2An505, Self::NetduinoPlus2];
 
     /// Its name, in QEMU and in the tree.
     pub const fn name(self) -> &'static str {
@@ -35,6 +38,7 @@ impl QemuBoard {
             Self::Mps2An386 => "mps2-an386",
             Self::Mps2An500 => "mps2-an500",
             Self::Mps2An505 => "mps2-an505",
+            Self::NetduinoPlus2 => "netduinoplus2",
         }
     }
 }
