@@ -9,11 +9,12 @@ use anyhow::Context;
 use clap::Parser;
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 4] = [
+const BOARDS: [(&str, &str); 5] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
     ("rwkv-embedded/boards/netduinoplus2", "thumbv7em-none-eabihf"),
+    ("rwkv-embedded/boards/microbit", "thumbv6m-none-eabi"),
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.

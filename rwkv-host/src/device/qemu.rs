@@ -30,6 +30,7 @@ impl QemuBoard {
             Self::Mps2An386 | Self::Mps2An500 => 0x0008_0000,
             Self::Mps2An505 => 0x1008_0000,
             Self::NetduinoPlus2 => 0x0804_0000,
+            Self::Microbit => 0x0002_4000,
         }
     }
 
@@ -38,6 +39,7 @@ impl QemuBoard {
         match self {
             Self::Mps2An386 | Self::Mps2An500 | Self::Mps2An505 => 0x0038_0000,
             Self::NetduinoPlus2 => 0x000c_0000,
+            Self::Microbit => 0x0001_c000,
         }
     }
 

@@ -25,12 +25,14 @@ pub enum QemuBoard {
     Mps2An505,
     /// STM32F405, a Cortex-M4F with 128 KB of RAM.
     NetduinoPlus2,
+    /// nRF51822, a Cortex-M0 with 16 KB of RAM.
+    Microbit,
 }
 
 impl QemuBoard {
     /// Every board there is.
-    pub const ALL: [Self; 4] =
-        [Self::Mps2An386, Self::Mps2An500, Self::Mps2An505, Self::NetduinoPlus2];
+    pub const ALL: [Self; 5] =
+        [Self::Mps2An386, Self::Mps2An500, Self::Mps2An505, Self::NetduinoPlus2, Self::Microbit];
 
     /// Its name, in QEMU and in the tree.
     pub const fn name(self) -> &'static str {
@@ -39,6 +41,7 @@ impl QemuBoard {
             Self::Mps2An500 => "mps2-an500",
             Self::Mps2An505 => "mps2-an505",
             Self::NetduinoPlus2 => "netduinoplus2",
+            Self::Microbit => "microbit",
         }
     }
 }
