@@ -22,7 +22,9 @@ impl QemuBoard {
     /// The Rust target of its firmware.
     const fn target(self) -> &'static str {
         match self {
-            Self::Mps2An386 => "thumbv7em-none-eabihf",
+            Self::Mps2An386 | Self::Mps2An500 | Self::NetduinoPlus2 => "thumbv7em-none-eabihf",
+            Self::Mps2An505 => "thumbv8m.main-none-eabihf",
+            Self::Microbit => "thumbv6m-none-eabi",
         }
     }
 }

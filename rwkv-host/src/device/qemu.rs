@@ -27,15 +27,26 @@ impl QemuBoard {
     /// Where the firmware looks for the image.
     const fn address(self) -> u32 {
         match self {
-            Self::Mps2An386 => 0x0008_0000,
+            Self::Mps2An386 | Self::Mps2An500 => 0x0008_0000,
+            Self::Mps2An505 => 0x1008_0000,
+            Self::NetduinoPlus2 => 0x0804_0000,
+            Self::Microbit => 0x0002_4000,
         }
     }
 
     /// Bytes from there to the end of the memory.
     const fn room(self) -> usize {
         match self {
-            Self::Mps2An386 => 0x0038_0000,
+            Self::Mps2An386 | Self::Mps2An500 | Self::Mps2An505 => 0x0038_0000,
+            Self::NetduinoPlus2 => 0x000c_0000,
+            Self::Microbit => 0x0001_c000,
         }
+    }
+
+    /// Whether its emulated UART drops what comes before it is switched on. The firmware then
+    /// sends an empty frame, a zero byte, when it has done so.
+    const fn greets(self) -> bool {
+        matches!(self, Self::NetduinoPlus2)
     }
 }
 
@@ -117,12 +128,30 @@ impl Qemu {
             _ => DeviceError::io(format!("start {PROGRAM}"))(error),
         })?;
         match accept(&listener, &mut child, &files, options.timeout) {
-            Ok(uart) => Ok(Self { uart, child, files }),
+            Ok(uart) => {
+                let mut qemu = Self { uart, child, files };
+                if board.greets() {
+                    qemu.greeting(options.timeout)?;
+                }
+                Ok(qemu)
+            }
             Err(error) => {
                 end(&mut child);
                 Err(error)
             }
         }
+    }
+
+    /// Waits for the firmware to say that it listens.
+    fn greeting(&mut self, timeout: Duration) -> Result<(), DeviceError> {
+        let awaited = "the firmware to switch its UART on";
+        self.set_timeout(timeout).map_err(DeviceError::io("set the time-out of the UART"))?;
+        self.uart.read_exact(&mut [0]).map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                DeviceError::Timeout { awaited, timeout, log: self.files.log() }
+            }
+            _ => DeviceError::Ended { awaited, log: self.files.log() },
+        })
     }
 }
 

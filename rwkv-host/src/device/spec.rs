@@ -1,6 +1,6 @@
 //! Which device, in words.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, iter, str::FromStr};
 
 /// A device that `--device` can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -19,20 +19,38 @@ pub enum DeviceSpec {
 pub enum QemuBoard {
     /// Arm MPS2 with a Cortex-M4F.
     Mps2An386,
+    /// Arm MPS2 with a Cortex-M7.
+    Mps2An500,
+    /// Arm MPS2+ with a Cortex-M33.
+    Mps2An505,
+    /// STM32F405, a Cortex-M4F with 128 KB of RAM.
+    NetduinoPlus2,
+    /// nRF51822, a Cortex-M0 with 16 KB of RAM.
+    Microbit,
 }
 
 impl QemuBoard {
+    /// Every board there is.
+    pub const ALL: [Self; 5] =
+        [Self::Mps2An386, Self::Mps2An500, Self::Mps2An505, Self::NetduinoPlus2, Self::Microbit];
+
     /// Its name, in QEMU and in the tree.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Mps2An386 => "mps2-an386",
+            Self::Mps2An500 => "mps2-an500",
+            Self::Mps2An505 => "mps2-an505",
+            Self::NetduinoPlus2 => "netduinoplus2",
+            Self::Microbit => "microbit",
         }
     }
 }
 
 impl DeviceSpec {
     /// Every device there is.
-    pub const ALL: [Self; 2] = [Self::Sim, Self::Qemu(QemuBoard::Mps2An386)];
+    pub fn all() -> impl Iterator<Item = Self> {
+        iter::once(Self::Sim).chain(QemuBoard::ALL.map(Self::Qemu))
+    }
 }
 
 impl fmt::Display for DeviceSpec {
@@ -51,7 +69,7 @@ pub struct UnknownDevice(String);
 impl fmt::Display for UnknownDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "there is no device `{}`; there are:", self.0)?;
-        DeviceSpec::ALL.iter().try_for_each(|spec| write!(f, " {spec}"))
+        DeviceSpec::all().try_for_each(|spec| write!(f, " {spec}"))
     }
 }
 
@@ -61,7 +79,7 @@ impl FromStr for DeviceSpec {
     type Err = UnknownDevice;
 
     fn from_str(name: &str) -> Result<Self, UnknownDevice> {
-        let found = Self::ALL.into_iter().find(|spec| spec.to_string() == name);
+        let found = Self::all().find(|spec| spec.to_string() == name);
         found.ok_or_else(|| UnknownDevice(name.to_owned()))
     }
 }
@@ -110,11 +128,12 @@ mod tests {
 
     #[test]
     fn every_device_is_found_by_its_name() {
-        for spec in DeviceSpec::ALL {
+        for spec in DeviceSpec::all() {
             assert_eq!(spec.to_string().parse(), Ok(spec));
         }
         let error = "qemu:toaster".parse::<DeviceSpec>().unwrap_err().to_string();
-        assert_eq!(error, "there is no device `qemu:toaster`; there are: sim qemu:mps2-an386");
+        let start = "there is no device `qemu:toaster`; there are: sim qemu:mps2-an386";
+        assert!(error.starts_with(start), "{error}");
     }
 
     #[test]

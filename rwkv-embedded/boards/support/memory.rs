@@ -1,4 +1,4 @@
-//! Puts `memory.x` where the linker looks for it.
+//! The build script of every board: puts its `memory.x` where the linker looks for it.
 
 use std::{env, fs, path::PathBuf};
 

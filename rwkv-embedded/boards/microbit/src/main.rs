@@ -1,0 +1,40 @@
+//! The RWKV agent on QEMU's `microbit`, an nRF51822 with a Cortex-M0.
+//!
+//! The host speaks over the UART and loads the image at 0x0002_4000; log frames go to
+//! semihosting. See the README for the command.
+
+#![no_std]
+#![no_main]
+
+use board_support::Machine;
+use cortex_m_rt::entry;
+
+mod timer;
+mod uart;
+
+use timer::{INSTRUCTIONS_PER_TICK, Timer};
+use uart::Uart;
+
+struct Microbit(Timer);
+
+impl Machine for Microbit {
+    const NAME: &'static str = "microbit";
+    const CORE: &'static str = "Cortex-M0";
+    const INSTRUCTIONS_PER_TICK: u32 = INSTRUCTIONS_PER_TICK;
+    type Uart = Uart;
+
+    unsafe fn start() -> (Self, Uart) {
+        // SAFETY: taken once.
+        unsafe { (Self(Timer::new()), Uart::new()) }
+    }
+
+    fn now(&self) -> u32 {
+        self.0.now()
+    }
+}
+
+#[entry]
+fn main() -> ! {
+    // SAFETY: this is the first function, and it runs once.
+    unsafe { board_support::run::<Microbit>() }
+}

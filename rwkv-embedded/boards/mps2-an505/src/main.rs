@@ -1,0 +1,38 @@
+//! The RWKV agent on QEMU's `mps2-an505`, a Cortex-M33.
+//!
+//! The host speaks over UART0 and loads the image at 0x1008_0000; log frames go to semihosting.
+//! See the README for the command.
+
+#![no_std]
+#![no_main]
+
+use board_support::{
+    Machine,
+    cmsdk::{Timer, Uart},
+};
+use cortex_m_rt::entry;
+
+struct Mps2An505(Timer);
+
+impl Machine for Mps2An505 {
+    const NAME: &'static str = "mps2-an505";
+    const CORE: &'static str = "Cortex-M33";
+    /// Of the timer's 20 MHz.
+    const INSTRUCTIONS_PER_TICK: u32 = 50;
+    type Uart = Uart;
+
+    unsafe fn start() -> (Self, Uart) {
+        // SAFETY: TIMER0 and UART0 of this board by their secure addresses, taken once.
+        unsafe { (Self(Timer::new(0x5000_0000)), Uart::new(0x5020_0000)) }
+    }
+
+    fn now(&self) -> u32 {
+        self.0.now()
+    }
+}
+
+#[entry]
+fn main() -> ! {
+    // SAFETY: this is the first function, and it runs once.
+    unsafe { board_support::run::<Mps2An505>() }
+}
