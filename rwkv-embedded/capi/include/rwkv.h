@@ -245,6 +245,26 @@ enum rwkv_error
    */
   RWKV_ERROR_SAMPLER_NO_LOGITS = 105,
   /**
+   * `min_p` is outside 0..=1.
+   */
+  RWKV_ERROR_SAMPLER_MIN_P = 106,
+  /**
+   * The repetition penalty is negative, subnormal, infinite or not a number.
+   */
+  RWKV_ERROR_SAMPLER_REPETITION = 107,
+  /**
+   * The presence or the frequency penalty is infinite or not a number.
+   */
+  RWKV_ERROR_SAMPLER_PENALTY = 108,
+  /**
+   * `penalty_decay` is outside 0..=1.
+   */
+  RWKV_ERROR_SAMPLER_PENALTY_DECAY = 109,
+  /**
+   * There is no such order.
+   */
+  RWKV_ERROR_SAMPLER_ORDER = 110,
+  /**
    * The saved state has another length (place: bytes that are there; value: bytes needed).
    */
   RWKV_ERROR_SAVED_LENGTH = 120,
@@ -502,7 +522,7 @@ typedef struct rwkv_sampler {
   /**
    * Not for the caller.
    */
-  uint64_t words[80];
+  uint64_t words[160];
 } rwkv_sampler;
 
 /**
@@ -578,6 +598,30 @@ typedef struct rwkv_sampler_config {
    * Where the random numbers start.
    */
   uint64_t seed;
+  /**
+   * Least probability, as a share of the most likely token's, 0..=1; 0 is off.
+   */
+  float min_p;
+  /**
+   * Divides positive logits of tokens that were generated, multiplies the others; 0 or 1 is off.
+   */
+  float repetition;
+  /**
+   * Is subtracted from the logits of tokens that were generated; 0 is off.
+   */
+  float presence;
+  /**
+   * Is subtracted once more for each time that a token was generated; 0 is off.
+   */
+  float frequency;
+  /**
+   * What is left of each time after one more token, 0..=1; 0 or 1 forgets nothing.
+   */
+  float penalty_decay;
+  /**
+   * 0: temperature first, as most libraries do it; 1: last, as RWKV's own package does it.
+   */
+  uint32_t order;
 } rwkv_sampler_config;
 
 /**
