@@ -89,6 +89,8 @@ def test_a_list_is_read_as_written():
         for line in ("300 'x y' 4", "300 7 7", "65 'x y' 3", "300", "-1 'x y' 3", "300 'x y 3", "70000 'x y' 3", "300 '' 0"):
             path.write_bytes(raw + line.encode() + b"\n")
             assert f"line {len(v)} is not" in refused(lambda: Vocabulary.read(path)), line
+        path.write_bytes(raw.split(b"\n", 1)[1])
+        assert refused(lambda: Vocabulary.read(path)) == f"{path}: no token is the single byte b'\\x00'"
 
 
 def test_the_golden_lists_agree():

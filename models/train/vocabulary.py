@@ -74,7 +74,10 @@ class Vocabulary:
             except (ValueError, SyntaxError, TypeError):
                 raise ValueError(f"{path}: line {number} is not `id literal length`, with an id of its own") from None
             tokens[int(head)] = token
-        return cls([tokens.get(i, b"") for i in range(max(tokens) + 1)])
+        try:
+            return cls([tokens.get(i, b"") for i in range(max(tokens) + 1)])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def text(self):
         """The list: strings where a token is UTF-8, bytes where it is not."""
