@@ -8,6 +8,7 @@ from pathlib import Path
 import data
 import evaluate
 from model import CONFIGS
+from vocabulary import LIST, Bytes, beside
 
 MODELS = Path(__file__).parent.parent
 PROMPTS = {"tunes-v4": "X:1\nT:The Morning Fair\nM:6/8\nL:1/8\nK:G\n",
@@ -15,14 +16,14 @@ PROMPTS = {"tunes-v4": "X:1\nT:The Morning Fair\nM:6/8\nL:1/8\nK:G\n",
 
 CARD = """# {name}
 
-A byte-level RWKV-{version} that writes fiddle tunes in ABC notation: {parameters:,} parameters, {size:,} bytes in f16.
+{kind} RWKV-{version} that writes fiddle tunes in ABC notation: {parameters:,} parameters, {size:,} bytes in f16.
 It was trained from scratch by the scripts in [`../train`](../train) and is small enough for the flash of a
 microcontroller.
 
 | | |
 |---|---|
 | architecture | RWKV-{version}, {layers} layers, width {width}, feed-forward width {ffn}{extra} |
-| vocabulary | 256: the bytes themselves; no tokenizer |
+| vocabulary | {vocabulary} |
 | state | {state:,} bytes in f32, whatever the length of the text |
 | file | `{name}.safetensors`, official tensor names, f16 |
 | int8 size | about {int8:,} bytes of weights at one byte each |
@@ -48,10 +49,10 @@ training. The held-out tunes took no part in training, nor in choosing the step.
 ## Training
 
 ```
-python train.py {name} --seed {seed}
+python train.py {command} --seed {seed}
 ```
 
-{done} steps of {rows} x {length} bytes ({epochs:.1f} times the training text) in {minutes:.1f} minutes on two cores of a busy machine
+{done} steps of {rows} x {length} {unit} ({epochs:.1f} times the training text) in {minutes:.1f} minutes on two cores of a busy machine
 (`nice -n 5`); the weights are those of step {best}, the best on the validation tunes. AdamW (rate {rate}, weight decay {decay} on matrices), cosine
 schedule, dropout {drop}; 60 % of the tunes are transposed to another key each time they are read.
 
@@ -109,32 +110,46 @@ Default models trained by this project, with everything needed to train them aga
 "Text read" is how often the training went through the training text: RWKV-7 trains about five times slower here, so
 tunes-v7 has seen a fifth as much, and a longer run would improve it.
 
-All write fiddle tunes in ABC notation, byte by byte. Each folder holds the weights under the official tensor names
-(`.safetensors`, f16), a model card, a prompt and the loss curves. `python card.py` in `train` rewrites this table and the
-cards, measuring every figure again.
+The texts in [`text`](text/README.md), held-out tunes among them, are what images are evaluated on and quantised with.
+
+All write fiddle tunes in ABC notation, byte by byte where the folder holds no `vocabulary.txt`. Each folder holds the
+weights under the official tensor names (`.safetensors`, f16), a model card, a prompt and the loss curves. `python card.py` in `train` rewrites this table and the cards, measuring every figure again.
 """
+
+
+def tokens_of(base, vocabulary, texts, tunes):
+    """What a card says of a model's tokens; texts are the tunes as tokens."""
+    if isinstance(vocabulary, Bytes):
+        return dict(kind="A byte-level", vocabulary="256: the bytes themselves; no tokenizer", command=base, unit="bytes")
+    size, each = len(vocabulary), sum(map(len, texts)) / sum(map(len, tunes))
+    return dict(
+        kind="An", unit="tokens", command=f"{base} --vocabulary work/vocabulary-{size}.txt",
+        vocabulary=f"{size}, in [`{LIST}`]({LIST}): the bytes, an end of text and tokens learned from the training text; "
+                   f"{each:.3f} tokens per held-out byte")
 
 
 def describe(name, tunes, xz):
     """Writes the card of a model; returns its row of the table."""
-    cfg, folder = CONFIGS[name], MODELS / name
+    folder = MODELS / name
     path = folder / f"{name}.safetensors"
     run = json.loads((data.WORK / f"{name}.json").read_text())
+    base = run["args"]["name"]
+    cfg, prompt, vocabulary = CONFIGS[base], PROMPTS[base], beside(path)
     model = evaluate.Model(path)
     parameters = sum(x.size for x in model.w.values())
     state = sum(x.size for layer in model.state(1) for x in layer) * 4
-    texts = {s: [t.encode() for t in tunes[s]] for s in ("heldout", "valid")}
-    bpb, valid = (evaluate.bits_per_byte(model, texts[s]) for s in ("heldout", "valid"))
-    (folder / "prompt.txt").write_text(PROMPTS[name])
-    samples = [evaluate.sample(model, PROMPTS[name].encode(), 0.8, seed).rstrip("\n") for seed in (1, 2)]
+    texts = {s: [vocabulary.encode(t.encode()) for t in tunes[s]] for s in data.SPLITS}
+    bpb, valid = (evaluate.bits_per_byte(model, texts[s], vocabulary) for s in ("heldout", "valid"))
+    (folder / "prompt.txt").write_text(prompt)
+    samples = [evaluate.sample(model, prompt.encode(), 0.8, seed, vocabulary).rstrip("\n") for seed in (1, 2)]
     extra = "" if cfg.version == 4 else (
         f", heads of {cfg.head}, low-rank sizes {', '.join(f'{n} {r}' for n, r in zip('wavg', cfg.ranks))}")
     counts = ", ".join(f"{len(tunes[s])} tunes ({sum(map(len, tunes[s])):,} bytes) {what}" for s, what in
                        (("train", "to train on"), ("valid", "for validation"), ("heldout", "held out"))) + "."
     args = run["args"]
-    epochs = run["step"] * args["rows"] * args["length"] / sum(map(len, tunes["train"]))
+    epochs = run["step"] * args["rows"] * args["length"] / sum(len(t + vocabulary.end) for t in texts["train"])
     (folder / "README.md").write_text(CARD.format(
-        name=name, version=cfg.version, parameters=parameters, size=path.stat().st_size, layers=cfg.layers,
+        name=name, **tokens_of(base, vocabulary, texts["heldout"], tunes["heldout"]), version=cfg.version, parameters=parameters, size=path.stat().st_size, layers=cfg.layers,
         width=cfg.width, ffn=cfg.ffn, extra=extra, state=state, int8=round(parameters, -3), bpb=bpb, xz=xz,
         valid=valid,
         seed=args["seed"], done=run["step"], rows=args["rows"], length=args["length"],
@@ -150,7 +165,9 @@ def main():
     tunes = data.tunes()
     train, heldout = ("".join(tunes[s]).encode() for s in ("train", "heldout"))
     xz = data.xz_bits_per_byte(train, heldout)
-    rows = [describe(name, tunes, xz) for name in CONFIGS if (data.WORK / f"{name}.json").exists()]
+    runs = [path.stem for path in sorted(data.WORK.glob("*.json")) if path.stem.rsplit("-", 1)[0] in CONFIGS]
+    names = [name for name in CONFIGS if (data.WORK / f"{name}.json").exists()] + runs
+    rows = [describe(name, tunes, xz) for name in names]
     (MODELS / "README.md").write_text(TABLE.format(rows="\n".join(rows), xz=xz))
 
 

@@ -2,7 +2,7 @@
 
 `python data.py` writes work/{train,valid,heldout}.txt and prints their sizes and the xz baseline.
 A text is a sequence of tunes; a tune is header lines X: T: M: L: K:, the body, and one blank line.
-Tokens are bytes (vocabulary 256); "\n\n" ends a tune.
+Tokens are bytes (vocabulary 256), or those of a vocabulary, where id 0 follows each tune; "\n\n" ends a tune.
 """
 import hashlib
 import importlib.util
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-WORK = Path(__file__).parent / "work"
+from vocabulary import WORK, Bytes
+
 COLLECTIONS = ("oneills1850", "ryansMammoth", "airdsAirs")
 SPLITS = ("train", "valid", "heldout")
 LETTERS = "CDEFGAB"
@@ -135,25 +136,29 @@ def transpose(tune, move):
     return tune[:at] + f"K:{letter}{sharp}{key[2]}" + NOTE.sub(note, tune[end:])
 
 
-def to_bytes(text):
-    return np.frombuffer(text.encode("ascii"), np.uint8)
+def to_tokens(text, vocabulary):
+    """The token ids of a tune, without an end of text."""
+    kind = np.uint8 if len(vocabulary) <= 256 else np.uint16
+    return np.array(vocabulary.encode(text.encode("ascii")), kind)
 
 
 class Batches:
-    """Endless windows (rows, length + 1) of bytes. Each row reads its own stream of shuffled tunes and the
+    """Endless windows (rows, length + 1) of tokens. Each row reads its own stream of shuffled tunes and the
     model carries its state along; with probability `jump` a row starts afresh at a tune (state reset).
     The whole position is a function of the seed and the number of batches drawn.
     """
 
-    def __init__(self, tunes, rows, length, seed, keep_key=0.4, jump=0.15):
+    def __init__(self, tunes, rows, length, seed, keep_key=0.4, jump=0.15, vocabulary=Bytes()):
         self.rng = np.random.default_rng(seed)
         self.rows, self.length, self.keep_key, self.jump = rows, length, keep_key, jump
         self.variants = []
         for tune in tunes:
             moved = [transpose(tune, m) for m in (-3, -2, -1, 1, 2, 3)]
-            self.variants.append([to_bytes(t) for t in [tune] + moved if t])
+            read = [to_tokens(t, vocabulary) for t in [tune] + moved if t]
+            self.variants.append([np.append(t, np.array(vocabulary.end, t.dtype)) for t in read])
         self.order = []
-        self.buffers = [np.zeros(0, np.uint8) for _ in range(rows)]
+        self.kind = self.variants[0][0].dtype
+        self.buffers = [np.zeros(0, self.kind) for _ in range(rows)]
 
     def next_tune(self):
         if not self.order:
@@ -163,17 +168,17 @@ class Batches:
         return v[0 if own else self.rng.integers(1, len(v))]
 
     def draw(self):
-        """(bytes [rows, length + 1], keep [rows]: 0.0 where the state must be reset)."""
-        out = np.empty((self.rows, self.length + 1), np.uint8)
+        """(tokens [rows, length + 1], keep [rows]: 0.0 where the state must be reset)."""
+        out = np.empty((self.rows, self.length + 1), self.kind)
         keep = np.ones(self.rows, np.float32)
         for r in range(self.rows):
             buf = self.buffers[r]
             if len(buf) == 0 or self.rng.random() < self.jump:
-                buf, keep[r] = np.zeros(0, np.uint8), 0.0
+                buf, keep[r] = np.zeros(0, self.kind), 0.0
             while len(buf) <= self.length:
                 buf = np.concatenate([buf, self.next_tune()])
             out[r] = buf[:self.length + 1]
-            self.buffers[r] = buf[self.length:]                          # the last byte is the next input
+            self.buffers[r] = buf[self.length:]                          # the last token is the next input
         return out, keep
 
     def position(self):

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import safe_open
 
 import data
+from vocabulary import Bytes, Vocabulary, beside
 
 
 def sigmoid(x):
@@ -116,8 +117,8 @@ def bits(logits, targets):
     return (lse - logits[np.arange(len(targets)), targets]) / np.log(2)
 
 
-def bits_per_byte(model, texts, batch=32):
-    """Mean bits of each text's bytes after its first, every text from a fresh state."""
+def bits_per_byte(model, texts, vocabulary=Bytes(), batch=32):
+    """Bits of each text's tokens after its first, over the bytes these stand for; every text from a fresh state."""
     texts, total, count = sorted(texts, key=len, reverse=True), 0.0, 0
     for part in (texts[i:i + batch] for i in range(0, len(texts), batch)):
         state = model.state(len(part))
@@ -125,26 +126,31 @@ def bits_per_byte(model, texts, batch=32):
             rows = sum(len(x) > t + 1 for x in part)                     # the longest ones come first
             state = [[x[:rows] for x in layer] for layer in state]
             logits = model.step(np.array([x[t] for x in part[:rows]]), state)
-            total += bits(logits, np.array([x[t + 1] for x in part[:rows]])).sum(dtype=np.float64)
-            count += rows
+            targets = [x[t + 1] for x in part[:rows]]
+            total += bits(logits, np.array(targets)).sum(dtype=np.float64)
+            count += sum(vocabulary.lengths[x] for x in targets)
     return total / count
 
 
-def sample(model, prompt, temperature, seed, limit=1200):
-    """The prompt and what follows it, up to the blank line that ends a tune."""
+def sample(model, prompt, temperature, seed, vocabulary=Bytes(), limit=1200):
+    """The prompt and what follows it, up to the blank line that ends a tune or the end of the text."""
     rng, state, text = np.random.default_rng(seed), model.state(1), bytearray(prompt)
-    for token in prompt:
+    for token in vocabulary.encode(prompt):
         logits = model.step(np.array([token]), state)
     while len(text) < limit and not text.endswith(b"\n\n"):
         p = np.exp((logits[0] - logits.max()).astype(np.float64) / temperature)
-        text.append(int(rng.choice(len(p), p=p / p.sum())))
-        logits = model.step(np.array([text[-1]]), state)
+        token = int(rng.choice(len(p), p=p / p.sum()))
+        if token in vocabulary.end:
+            break
+        text += vocabulary.decode([token])
+        logits = model.step(np.array([token]), state)
     return text.decode("latin-1")
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("file")
+    a.add_argument("--vocabulary", metavar="LIST", help="default: vocabulary.txt beside the file, or bytes")
     a.add_argument("--split", default="heldout", choices=data.SPLITS)
     a.add_argument("--stream", action="store_true", help="one text with the state carried on between tunes")
     a.add_argument("--sample", action="store_true", help="only write a tune")
@@ -154,20 +160,26 @@ def main():
     a.add_argument("--seed", type=int, default=1)
     args = a.parse_args()
     model = Model(args.file)
+    vocabulary = Vocabulary.read(args.vocabulary) if args.vocabulary else beside(args.file)
+    if len(vocabulary) != len(model.w["emb.weight"]):
+        raise SystemExit(f"{args.file} has {len(model.w['emb.weight'])} tokens, its vocabulary {len(vocabulary)}: "
+                         "name the list that it was trained with (--vocabulary LIST)")
     prompt = open(args.prompt[1:], "rb").read() if args.prompt[0] == "@" else args.prompt.encode()
     if args.logits:
         state = model.state(1)
-        for token in prompt:
+        for token in vocabulary.encode(prompt):
             logits = model.step(np.array([token]), state)
         open(args.logits, "wb").write(logits[0].astype("<f4").tobytes())
         return
     if args.sample:
-        sys.stdout.write(sample(model, prompt, args.temperature, args.seed))
+        sys.stdout.write(sample(model, prompt, args.temperature, args.seed, vocabulary))
         return
-    texts = [t.encode() for t in data.tunes()[args.split]]
+    tunes = [t.encode() for t in data.tunes()[args.split]]
+    texts = [vocabulary.encode(t) for t in tunes]
     if args.stream:
-        texts = [b"".join(texts)]
-    print(f"{args.file}: {bits_per_byte(model, texts):.4f} bits per byte ({args.split}, {sum(map(len, texts))} bytes)")
+        texts = [[token for t in texts for token in t + vocabulary.end]]
+    bpb, size = bits_per_byte(model, texts, vocabulary), sum(map(len, tunes))
+    print(f"{args.file}: {bpb:.4f} bits per byte ({args.split}, {size} bytes, {sum(map(len, texts))} tokens)")
 
 
 if __name__ == "__main__":

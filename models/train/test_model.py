@@ -1,6 +1,7 @@
-"""Checks of the sequence forms against one-token recurrences, and of the tune handling. `python test_model.py`."""
+"""Checks of the sequence forms against one-token recurrences, and of tunes as bytes and tokens. `python test_model.py`."""
 import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -12,6 +13,7 @@ import evaluate
 import train
 from model import Config, forward, init_params, init_state, reset, wkv7
 from train import save
+from vocabulary import Bytes, learn
 
 TINY = {4: Config(4, 32, 3, 64), 7: Config(7, 64, 3, 96, head=32, ranks=(8, 8, 8, 16))}
 
@@ -84,6 +86,37 @@ def test_batches_go_on_from_a_position():
     two.__dict__.update(copy.deepcopy(one.position()))
     for a, b in zip(one.draw(), two.draw()):
         np.testing.assert_array_equal(a, b)
+
+
+def test_batches_of_tokens_are_whole_tunes():
+    tunes = data.tunes()["valid"][:40]
+    v = learn([t.encode() for t in tunes], 384)
+    batches = data.Batches(tunes, 2, 512, 7, keep_key=1, jump=0, vocabulary=v)
+    windows = [batches.draw()[0] for _ in range(6)]
+    for row in range(2):
+        ids = np.concatenate([w[row, :-1] for w in windows])
+        read = [v.decode(part).decode() for part in np.split(ids, np.flatnonzero(ids == 0) + 1)]
+        assert len(read) > 5 and set(read[:-1]) <= set(tunes) and any(t.startswith(read[-1]) for t in tunes)
+
+
+def test_bits_per_byte_count_bytes():
+    """Of a model that knows nothing, and of one that knows something by both ways to measure it."""
+    tunes = [t[:513] for t in data.tunes()["valid"][:20]]
+    v = learn([t.encode() for t in tunes], 384)
+    uniform = mock.Mock(step=lambda tokens, state: np.zeros((len(tokens), 384)), state=lambda rows: [])
+    texts = [v.encode(t.encode()) for t in tunes]
+    tokens, size = sum(len(t) - 1 for t in texts), sum(len(v.decode(t[1:])) for t in texts)
+    assert size < sum(map(len, tunes))
+    np.testing.assert_allclose(evaluate.bits_per_byte(uniform, texts, v), np.log2(384) * tokens / size)
+    for vocabulary in (v, Bytes()):
+        cfg = replace(TINY[7], vocab=len(vocabulary))
+        p = perturbed(cfg)
+        with tempfile.TemporaryDirectory() as folder:
+            save(p, cfg, Path(folder) / "tiny.safetensors", vocabulary)
+            model = evaluate.Model(Path(folder) / "tiny.safetensors")
+        texts = [vocabulary.encode(t.encode()) for t in tunes]
+        np.testing.assert_allclose(
+            train.Valid(cfg, tunes, vocabulary)(p), evaluate.bits_per_byte(model, texts, vocabulary), rtol=1e-4)
 
 
 def test_no_tune_is_in_two_splits():

@@ -1,15 +1,17 @@
 """Trains one of the models of model.py on the tune corpus and writes its official-name .safetensors.
 
 `python train.py tunes-v4` trains, keeps the weights with the best loss on the validation tunes, and
-resumes from work/NAME.ckpt after an interruption. The result depends on the seed and the number of
+resumes from work/NAME.ckpt after an interruption. With --vocabulary LIST it trains a model of these tokens,
+whose name ends in their number: tunes-v4-512. The result depends on the seed and the number of
 threads alone: the schedule counts steps, and --minutes only caps the run.
 """
 import argparse
+import hashlib
 import json
 import os
 import pickle
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 import data
-from model import CONFIGS, forward, init_params, init_state, reset
+from model import CHUNK, CONFIGS, forward, init_params, init_state, reset
+from vocabulary import LIST, Bytes, Vocabulary
 
 MODELS = Path(__file__).parent.parent
 
@@ -42,7 +45,7 @@ class Options:
 
 
 def loss_of(cfg, p, tokens, state, drop=0.0, key=None):
-    """Mean loss in bits per byte of tokens [B, T + 1], and the state."""
+    """Mean loss in bits per token of tokens [B, T + 1], and the state and the bits of each."""
     logits, state = forward(cfg, p, tokens[:, :-1], state, drop, key)
     picked = jnp.take_along_axis(logits, tokens[:, 1:, None].astype(jnp.int32), -1)[..., 0]
     bits = (jax.nn.logsumexp(logits, -1) - picked) / jnp.log(2.0)
@@ -71,11 +74,14 @@ def train_step(cfg, opt, p, m, v, state, tokens, keep, step, key):
 
 
 class Valid:
-    """The validation tunes, each from an empty state, padded to rows of equal length."""
+    """Bits per byte of the validation tunes' first bytes, each tune from an empty state, padded to rows of equal length."""
 
-    def __init__(self, cfg, tunes, length=512):
-        rows = [data.to_bytes(t)[:length + 1] for t in tunes]
-        self.tokens = np.full((len(rows), length + 1), 10, np.uint8)
+    def __init__(self, cfg, tunes, vocabulary=Bytes(), length=512):
+        rows = [data.to_tokens(t[:length + 1], vocabulary) for t in tunes]
+        length = max(map(len, rows)) - 1
+        length += -length % CHUNK
+        self.tokens = np.full((len(rows), length + 1), 10, rows[0].dtype)
+        self.bytes = sum(np.take(vocabulary.lengths, r[1:]).sum() for r in rows)
         self.mask = np.zeros((len(rows), length), np.float32)
         for i, r in enumerate(rows):
             self.tokens[i, :len(r)] = r
@@ -86,14 +92,14 @@ class Valid:
         half = len(self.tokens) // 2                                     # two batches: less memory
         total = sum(float((self.run(p, self.tokens[s]) * self.mask[s]).sum())
                     for s in (slice(0, half), slice(half, None)))
-        return total / float(self.mask.sum())
+        return total / float(self.bytes)
 
 
-def save(p, cfg, path):
+def save(p, cfg, path, vocabulary=Bytes()):
     """The weights in f16 under their official names, with metadata; equal weights give equal bytes."""
     path.parent.mkdir(exist_ok=True)
     header, blob = {"__metadata__": {
-        "format": "pt", "rwkv_version": str(cfg.version), "license": "MIT OR Apache-2.0", "tokenizer": "bytes",
+        "format": "pt", "rwkv_version": str(cfg.version), "license": "MIT OR Apache-2.0", "tokenizer": vocabulary.name,
         "dataset": "music21 corpus: oneills1850, ryansMammoth, airdsAirs (ABC)"}}, b""
     for name, x in sorted(p.items()):
         raw = np.asarray(x, "<f2").tobytes()
@@ -123,6 +129,7 @@ def picture(log, path):
 def main():
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("name", choices=CONFIGS)
+    a.add_argument("--vocabulary", type=Path, metavar="LIST", help="tokens of this list, not bytes; see vocabulary.py")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--minutes", type=float, default=60, help="stop after so much time (resume to go on)")
     a.add_argument("--steps", type=int, help="default: that of the recipe, as for rows and drop")
@@ -140,30 +147,39 @@ def main():
             setattr(args, option, value)
     os.environ.setdefault(                                               # read at the first use of JAX, below
         "XLA_FLAGS", f"--xla_force_host_platform_device_count={RECIPES[args.name]['devices']}")
-    cfg = CONFIGS[args.name]
+    vocabulary, name = Bytes(), args.name
+    if args.vocabulary:
+        vocabulary = Vocabulary.read(args.vocabulary)
+        name = f"{args.name}-{len(vocabulary)}"
+        args.vocabulary = hashlib.sha256(vocabulary.text().encode()).hexdigest()
+    cfg = replace(CONFIGS[args.name], vocab=len(vocabulary))
     opt = Options(args.steps, args.rate, args.decay, args.drop, args.warmup)
     by_row = NamedSharding(jax.make_mesh((jax.device_count(),), ("rows",)), PartitionSpec("rows"))
     everywhere = NamedSharding(by_row.mesh, PartitionSpec())
     data.WORK.mkdir(exist_ok=True)
-    checkpoint, out = data.WORK / f"{args.name}.ckpt", MODELS / args.name
+    checkpoint, out = data.WORK / f"{name}.ckpt", MODELS / name
     started = time.time()
 
     tunes = data.tunes()
-    batches = data.Batches(tunes["train"], args.rows, args.length, args.seed)
-    valid = Valid(cfg, tunes["valid"])
+    batches = data.Batches(tunes["train"], args.rows, args.length, args.seed, vocabulary=vocabulary)
+    lengths = np.array(vocabulary.lengths)
+    if args.vocabulary:
+        out.mkdir(exist_ok=True)
+        vocabulary.write(out / LIST)
+    valid = Valid(cfg, tunes["valid"], vocabulary)
     p = init_params(cfg, args.seed)
     run = dict(p=p, m=jax.tree.map(jnp.zeros_like, p), v=jax.tree.map(jnp.zeros_like, p), step=0, spent=0.0,
                state=init_state(cfg, args.rows), best=9.0, best_step=0, log=[], args=vars(args))
     if checkpoint.exists():
         run = pickle.loads(checkpoint.read_bytes())
         batches.__dict__.update(run.pop("reader"))
-        same = {k: v for k, v in run["args"].items() if k != "minutes"}
-        if same != {k: v for k, v in vars(args).items() if k != "minutes"}:
+        settings = lambda a: {k: v for k, v in a.items() if k != "minutes" and v is not None}
+        if (same := settings(run["args"])) != settings(vars(args)):
             raise SystemExit(f"{checkpoint} belongs to other settings {same}: remove it or use them")
     run["state"] = jax.device_put(run["state"], by_row)
     run.update(jax.device_put({n: run[n] for n in "pmv"}, everywhere))
     before = run["spent"]
-    print(f"{args.name}: {sum(x.size for x in run['p'].values())} parameters, from step {run['step']}", flush=True)
+    print(f"{name}: {sum(x.size for x in run['p'].values())} parameters, from step {run['step']}", flush=True)
 
     key, losses = jax.random.key(args.seed), []
     bar = tqdm(total=args.steps, initial=run["step"], mininterval=5, smoothing=0.05, ascii=True)
@@ -173,7 +189,7 @@ def main():
             cfg, opt, run["p"], run["m"], run["v"], run["state"],
             jax.device_put(tokens, by_row), jax.device_put(keep, by_row), run["step"],
             jax.random.fold_in(key, run["step"]))
-        losses.append(loss)
+        losses.append(loss * (tokens[:, 1:].size / lengths[tokens[:, 1:]].sum()))
         run["step"] += 1
         bar.update()
         if run["step"] % args.every and run["step"] != args.steps:
@@ -184,7 +200,7 @@ def main():
         losses = []
         if score < run["best"]:
             run["best"], run["best_step"] = score, run["step"]
-            save(run["p"], cfg, out / f"{args.name}.safetensors")
+            save(run["p"], cfg, out / f"{name}.safetensors", vocabulary)
         bar.set_postfix_str(f"train {run['log'][-1][1]:.3f} valid {score:.3f} best {run['best']:.3f}")
         host = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, run)
         temporary = checkpoint.with_suffix(".tmp")
@@ -197,7 +213,7 @@ def main():
         return
     picture(run["log"], out / "loss.svg")
     summary = {k: run[k] for k in ("step", "spent", "best", "best_step", "args")}
-    (data.WORK / f"{args.name}.json").write_text(json.dumps(summary, indent=1))
+    (data.WORK / f"{name}.json").write_text(json.dumps(summary, indent=1))
     print(f"best {run['best']:.4f} bits per validation byte at step {run['best_step']}, {run['spent'] / 60:.1f} minutes")
 
 

@@ -197,7 +197,7 @@ fn damaged_sections_are_refused() {
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/tokens");
 
-/// Compares the tokens of the golden text with those of the package `rwkv`.
+/// Compares the tokens of the golden text with those that another implementation found.
 fn agree(list: &List, ids: &str) {
     let read = |name: &str| std::fs::read(format!("{GOLDEN}/{name}")).unwrap();
     let (text, ids) = (read("text.bin"), read(ids));
@@ -210,6 +210,15 @@ fn agree(list: &List, ids: &str) {
 #[test]
 fn an_excerpt_agrees_with_the_package_rwkv() {
     agree(&List::parse(EXCERPT).unwrap(), "excerpt.ids");
+}
+
+/// Greedy longest match in Python, and a list as `models/train/vocabulary.py` writes it.
+#[test]
+fn a_trained_vocabulary_agrees_with_the_script_that_trained_it() {
+    let list = List::read(&Path::new(GOLDEN).join("trained.txt")).unwrap();
+    let empty = list.tokens.iter().filter(|token| token.is_empty()).count();
+    assert_eq!((list.ids(), empty, list.tokens[0].len()), (384, 1, 0));
+    agree(&list, "trained.ids");
 }
 
 /// The whole list has a megabyte and is not in the repository.

@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""The tokens of a text in many scripts, by the tokenizer of the package `rwkv`.
+"""The tokens of a text in many scripts, by the tokenizer of the package `rwkv` and by `models/train/vocabulary.py`.
 
     pip download --no-deps --dest DIR rwkv && unzip -d DIR DIR/rwkv-*.whl
     python3 tests/golden/tokens/make.py DIR/rwkv
 
 Writes `excerpt.txt`, some lines of the World vocabulary, and the token ids of `text.bin` by the whole
 vocabulary (`world.ids`) and by the excerpt (`excerpt.ids`), little-endian, 16 bits each.
+
+    python3 tests/golden/tokens/make.py
+
+Writes `trained.txt`, a vocabulary that `models/train/vocabulary.py` learned from `text.bin`, and its token ids of that
+text (`trained.ids`).
 """
 
 import importlib.util
@@ -16,6 +21,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # Every so many lines go into the excerpt, beside those that the text needs.
 EVERY = 800
+# Tokens of the vocabulary that is learned.
+TRAINED = 384
 
 
 def tokenizer(package, path):
@@ -25,7 +32,21 @@ def tokenizer(package, path):
     return module.TRIE_TOKENIZER(str(path))
 
 
+def trained():
+    sys.path.insert(0, str(HERE.parent.parent.parent / "models" / "train"))
+    import vocabulary
+
+    text = (HERE / "text.bin").read_bytes()
+    learned = vocabulary.learn(vocabulary.split(text, b"\n"), TRAINED)
+    learned.write(HERE / "trained.txt")
+    ids = learned.encode(text)
+    (HERE / "trained.ids").write_bytes(struct.pack(f"<{len(ids)}H", *ids))
+    print(f"{len(text)} bytes, {len(ids)} tokens of {TRAINED}")
+
+
 def main():
+    if len(sys.argv) == 1:
+        return trained()
     package = Path(sys.argv[1])
     vocabulary = package / "rwkv_vocab_v20230424.txt"
     text = (HERE / "text.bin").read_bytes()
