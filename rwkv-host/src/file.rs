@@ -6,9 +6,12 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rwkv_core::{Image, ImageError};
 use tempfile::NamedTempFile;
+
+/// A file that a command reads: what it is, and where.
+pub type Input<'a> = (&'static str, &'a Path);
 
 /// The bytes of an image file, aligned as flash is.
 #[derive(Debug, Clone)]
@@ -69,6 +72,27 @@ impl ImageFile {
             }),
         }
     }
+}
+
+/// Refuses an output that would take the place of one of these, by whatever name.
+///
+/// # Errors
+/// If the output is one of them: what would be lost, and the next step.
+pub fn check_output<'a>(
+    output: &Path,
+    inputs: impl IntoIterator<Item = Input<'a>>,
+) -> anyhow::Result<()> {
+    for (what, input) in inputs {
+        // What is not there, or cannot be looked at, cannot be lost.
+        let same = same_file::is_same_file(output, input).unwrap_or(false);
+        ensure!(
+            !same,
+            "{} would take the place of the {what} that this command reads, which would be lost; \
+             write to a file of another name",
+            output.display()
+        );
+    }
+    Ok(())
 }
 
 /// A file of another name beside `path`, which goes away unless it is kept.

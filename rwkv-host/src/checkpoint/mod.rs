@@ -188,6 +188,12 @@ impl Checkpoint {
         self.container
     }
 
+    /// The files that it is read from: one, or the index and the shards.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let shards = self.files.iter().map(|map| map.file().path);
+        std::iter::once(self.path.as_path()).chain(shards)
+    }
+
     /// How the values of `att.time_decay` are stored.
     pub fn decay_form(&self) -> DecayForm {
         self.index.decay_form

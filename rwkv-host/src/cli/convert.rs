@@ -9,6 +9,7 @@ use rwkv_core::image::MathMode;
 use crate::{
     checkpoint::Checkpoint,
     convert::{Options, Packing, Weights, convert_to, detect},
+    file::{self, Input},
     quantize::Recipe,
     tokenizer::Choice,
 };
@@ -72,6 +73,13 @@ fn epsilon(text: &str) -> Result<f32, String> {
 }
 
 impl ConvertArgs {
+    /// The files that are read beside the checkpoint.
+    fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
+        [("recipe", &self.recipe), ("text", &self.calibrate), ("tokenizer", &self.tokenizer)]
+            .into_iter()
+            .filter_map(|(what, path)| Some((what, path.as_deref()?)))
+    }
+
     fn recipe(&self) -> anyhow::Result<Option<Recipe>> {
         let Some(path) = &self.recipe else { return Ok(None) };
         let text = fs::read_to_string(path);
@@ -110,6 +118,8 @@ impl ConvertArgs {
 
 pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.input)?;
+    let files = checkpoint.paths().map(|path| ("checkpoint", path));
+    file::check_output(&args.output, files.chain(args.inputs()))?;
     let detected =
         detect(&checkpoint).with_context(|| format!("cannot convert {}", args.input.display()))?;
     let tokenizer = args.tokenizer(detected.dims.vocab)?;

@@ -47,6 +47,11 @@ struct Embedding<'a> {
 }
 
 pub(super) fn command(args: &EmbedArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.output {
+        let image = ("image", args.image.as_path());
+        let state = args.start.state_input();
+        file::check_output(path, args.start.inputs().chain(state).chain([image]))?;
+    }
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;

@@ -13,6 +13,7 @@ use rwkv_core::{
 
 use super::{Begun, Sampling, Start, Text};
 use crate::{
+    file,
     prefill::prefill,
     state::{self, Place},
 };
@@ -41,6 +42,10 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         args.count > 0 || args.save_state.is_none(),
         "--save-state needs at least one token; to save the state after a prompt: rwkv prefill"
     );
+    if let Some(path) = &args.save_state {
+        let image = ("image", args.image.as_path());
+        file::check_output(path, args.start.inputs().chain([image]))?;
+    }
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;

@@ -25,7 +25,10 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rwkv_core::{Image, tokenizer::Utf8Stream};
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::{
+    file::Input,
+    tokenizer::{Tokenizer, TokenizerError},
+};
 
 pub use sampling::{Order, Sampling};
 pub use start::{Begun, Start};
@@ -106,6 +109,11 @@ impl Prompt {
         self.prompt.is_some() || self.prompt_file.is_some()
     }
 
+    /// The file that it is read from.
+    pub fn input(&self) -> Option<Input<'_>> {
+        self.prompt_file.as_deref().map(|path| ("prompt", path))
+    }
+
     /// The bytes of the prompt.
     ///
     /// # Errors
@@ -140,6 +148,11 @@ pub struct TokenizerFile {
 }
 
 impl TokenizerFile {
+    /// The file, if there is one.
+    pub fn input(&self) -> Option<Input<'_>> {
+        self.tokenizer.as_deref().map(|path| ("tokenizer", path))
+    }
+
     /// The tokenizer of an image.
     ///
     /// # Errors
