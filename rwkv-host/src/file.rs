@@ -1,5 +1,7 @@
 //! Files that are read whole and aligned, or written whole or not at all.
 
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::{
     fs,
     io::{self, Write},
@@ -8,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use rwkv_core::{Image, ImageError};
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 /// A file that a command reads: what it is, and where.
 pub type Input<'a> = (&'static str, &'a Path);
@@ -100,10 +102,12 @@ pub fn check_output<'a>(
 /// # Errors
 /// If there can be none.
 pub(crate) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => NamedTempFile::new_in(dir),
-        _ => NamedTempFile::new_in("."),
-    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut builder = Builder::new();
+    // What any new file has: the process's umask takes from it.
+    #[cfg(unix)]
+    builder.permissions(fs::Permissions::from_mode(0o666));
+    builder.tempfile_in(dir.unwrap_or(Path::new(".")))
 }
 
 /// Gives a whole file its name, so that an interruption leaves the old file or none.
@@ -127,4 +131,19 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         keep(file, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_permissions_of_any_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode =
+            |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        fs::write(dir.path().join("usual"), "").unwrap();
+        write_whole(&dir.path().join("own"), b"").unwrap();
+        assert_eq!(mode("own"), mode("usual"));
+    }
 }
