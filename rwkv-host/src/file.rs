@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use rwkv_core::{Image, ImageError};
+use rwkv_core::{
+    Image, ImageError,
+    saved::{Saved, SavedError},
+};
 use tempfile::{Builder, NamedTempFile};
 
 /// A file that a command reads: what it is, and where.
@@ -64,6 +67,11 @@ impl ImageFile {
     pub fn open_named(&self, path: &Path) -> anyhow::Result<Image<'_>> {
         match self.open() {
             Ok(image) => Ok(image),
+            Err(ImageError::Magic) if is_state(self.bytes()) => bail!(
+                "{} is a saved state and no image; give the image that it was made with, and this file \
+                 with --state to go on from it",
+                path.display()
+            ),
             Err(ImageError::Magic) => bail!(
                 "{} is not an RWKV image; make one with: rwkv convert {} -o model.rwkv --weights int8",
                 path.display(),
@@ -95,6 +103,11 @@ pub fn check_output<'a>(
         );
     }
     Ok(())
+}
+
+/// Whether this is a state that was saved, be it damaged.
+pub(crate) fn is_state(bytes: &[u8]) -> bool {
+    !matches!(Saved::parse(bytes), Err(SavedError::Magic))
 }
 
 /// A file of another name beside `path`, which goes away unless it is kept.

@@ -34,6 +34,7 @@ pub use blocks::Blocks;
 pub use error::{CheckpointError, PickleError};
 pub use tensor::{Dtype, Entry, Tensor};
 
+use crate::file::is_state;
 use map::File;
 pub(crate) use map::Map;
 
@@ -122,7 +123,19 @@ impl Index {
 
     fn read(file: File<'_>) -> Result<(Container, Self), CheckpointError> {
         let Some(container) = Container::recognise(file.bytes) else {
-            return Err(if torch::is_legacy(file.bytes) {
+            return Err(if file.bytes.starts_with(IMAGE) {
+                file.unsupported(
+                    "an RWKV image, as `rwkv convert` makes it, is",
+                    "a checkpoint",
+                    "give the checkpoint that it was made from, or make one of it with `rwkv export`",
+                )
+            } else if is_state(file.bytes) {
+                file.unsupported(
+                    "a saved state is",
+                    "a checkpoint",
+                    "give the checkpoint of the model",
+                )
+            } else if torch::is_legacy(file.bytes) {
                 file.unsupported(
                     "the PyTorch format from before version 1.6 is",
                     "the zip format",
@@ -155,6 +168,9 @@ impl Index {
         Err(CheckpointError::Shared { path: path.into(), total, len })
     }
 }
+
+/// How an image begins.
+const IMAGE: &[u8] = b"RWKV";
 
 /// A value of a file belongs to so many tensors, on average and at most: embedding and head may
 /// be one, and so may a model and its running mean.

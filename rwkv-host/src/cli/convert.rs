@@ -26,7 +26,8 @@ enum MathKind {
 
 #[derive(Debug, Args)]
 pub(super) struct ConvertArgs {
-    /// A torch `.pth`, a `.safetensors` or an rwkv.cpp `.bin`
+    /// A checkpoint: a torch `.pth`, a `.safetensors`, an rwkv.cpp `.bin` or a `.gguf`; an index of
+    /// shards, such as model.safetensors.index.json; or the folder that holds either
     input: PathBuf,
     /// The image to write
     #[arg(short, long, value_name = "OUT.rwkv")]

@@ -84,12 +84,11 @@ pub(super) fn command(args: &EmbedArgs) -> anyhow::Result<()> {
         let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
         return file::write_whole(path, &bytes);
     }
-    let mut out = std::io::stdout().lock();
     if args.json {
         let embedding = Embedding { tokens: tokens.len(), pool: args.pool, vector: &vector };
-        writeln!(out, "{}", serde_json::to_string(&embedding)?)?;
+        let json = serde_json::to_string(&embedding)?;
+        super::show(|out| writeln!(out, "{json}"))
     } else {
-        vector.iter().try_for_each(|x| writeln!(out, "{x}"))?;
+        super::show(|out| vector.iter().try_for_each(|x| writeln!(out, "{x}")))
     }
-    Ok(())
 }

@@ -30,7 +30,7 @@ pub(super) struct GenerateArgs {
     /// Stop before this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Save the state here, with the last token pending
+    /// Save the state here, with the last token pending; a text of --stop that was found is in it
     #[arg(long, value_name = "OUT.state")]
     save_state: Option<PathBuf>,
     #[command(flatten)]

@@ -35,10 +35,6 @@ pub(super) fn command(args: &LogitsArgs) -> anyhow::Result<()> {
             let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
             file::write_whole(path, &bytes)
         }
-        None => {
-            let mut out = std::io::stdout().lock();
-            logits.iter().try_for_each(|x| writeln!(out, "{x}"))?;
-            Ok(())
-        }
+        None => super::show(|out| logits.iter().try_for_each(|x| writeln!(out, "{x}"))),
     }
 }

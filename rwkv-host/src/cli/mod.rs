@@ -15,7 +15,7 @@ mod tokens;
 
 use std::{
     fs,
-    io::{IsTerminal, Write, stderr, stdout},
+    io::{self, ErrorKind, IsTerminal, StdoutLock, Write, stderr, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -198,6 +198,18 @@ impl Text {
             let _ = self.decoder.finish(&mut piece);
             let _ = writeln!(stdout(), "{piece}");
         }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away, such as `head`, ends it quietly.
+///
+/// # Errors
+/// If it cannot be written for another reason.
+pub fn show(write: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("cannot write to standard output"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `rwkv profile`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{picture, profile};
 use crate::{
@@ -77,9 +77,10 @@ pub fn command(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         file::write_whole(path, picture(&profile).as_bytes())?;
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&profile)?);
+        let json = serde_json::to_string_pretty(&profile)?;
+        cli::show(|out| writeln!(out, "{json}"))?;
     } else {
-        print!("{profile}");
+        cli::show(|out| write!(out, "{profile}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
