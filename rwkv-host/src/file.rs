@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use rwkv_core::{
     Image, ImageError,
-    saved::{Saved, SavedError},
+    saved::{SAVED_BYTES, Saved, SavedError},
 };
 use tempfile::{Builder, NamedTempFile};
 
@@ -105,9 +105,9 @@ pub fn check_output<'a>(
     Ok(())
 }
 
-/// Whether this is a state that was saved, be it damaged.
+/// Whether this is a state that was saved, be it damaged, with its whole header.
 pub(crate) fn is_state(bytes: &[u8]) -> bool {
-    !matches!(Saved::parse(bytes), Err(SavedError::Magic))
+    bytes.len() >= SAVED_BYTES && !matches!(Saved::parse(bytes), Err(SavedError::Magic))
 }
 
 /// A file of another name beside `path`, which goes away unless it is kept.
