@@ -1,14 +1,22 @@
 //! Files that are read whole and aligned, or written whole or not at all.
 
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::{
     fs::File,
     io::{self, Read, Write},
     path::Path,
 };
 
-use anyhow::{Context, bail};
-use rwkv_core::{Image, ImageError};
-use tempfile::NamedTempFile;
+use anyhow::{Context, bail, ensure};
+use rwkv_core::{
+    Image, ImageError,
+    saved::{SAVED_BYTES, Saved, SavedError},
+};
+use tempfile::{Builder, NamedTempFile};
+
+/// A file that a command reads: what it is, and where.
+pub type Input<'a> = (&'static str, &'a Path);
 
 /// The bytes of an image file, aligned as flash is.
 #[derive(Debug, Clone)]
@@ -69,6 +77,11 @@ impl ImageFile {
     pub fn open_named(&self, path: &Path) -> anyhow::Result<Image<'_>> {
         match self.open() {
             Ok(image) => Ok(image),
+            Err(ImageError::Magic) if is_state(self.bytes()) => bail!(
+                "{} is a saved state and no image; give the image that it was made with, and this file \
+                 with --state to go on from it",
+                path.display()
+            ),
             Err(ImageError::Magic) => bail!(
                 "{} is not an RWKV image; make one with: rwkv convert {} -o model.rwkv --weights int8",
                 path.display(),
@@ -81,15 +94,43 @@ impl ImageFile {
     }
 }
 
+/// Refuses an output that would take the place of one of these, by whatever name.
+///
+/// # Errors
+/// If the output is one of them: what would be lost, and the next step.
+pub fn check_output<'a>(
+    output: &Path,
+    inputs: impl IntoIterator<Item = Input<'a>>,
+) -> anyhow::Result<()> {
+    for (what, input) in inputs {
+        // What is not there, or cannot be looked at, cannot be lost.
+        let same = same_file::is_same_file(output, input).unwrap_or(false);
+        ensure!(
+            !same,
+            "{} would take the place of the {what} that this command reads, which would be lost; \
+             write to a file of another name",
+            output.display()
+        );
+    }
+    Ok(())
+}
+
+/// Whether this is a state that was saved, be it damaged, with its whole header.
+pub(crate) fn is_state(bytes: &[u8]) -> bool {
+    bytes.len() >= SAVED_BYTES && !matches!(Saved::parse(bytes), Err(SavedError::Magic))
+}
+
 /// A file of another name beside `path`, which goes away unless it is kept.
 ///
 /// # Errors
 /// If there can be none.
 pub(crate) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => NamedTempFile::new_in(dir),
-        _ => NamedTempFile::new_in("."),
-    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut builder = Builder::new();
+    // What any new file has: the process's umask takes from it.
+    #[cfg(unix)]
+    builder.permissions(fs::Permissions::from_mode(0o666));
+    builder.tempfile_in(dir.unwrap_or(Path::new(".")))
 }
 
 /// Gives a whole file its name, so that an interruption leaves the old file or none.
@@ -113,4 +154,19 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         keep(file, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_permissions_of_any_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode =
+            |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        fs::write(dir.path().join("usual"), "").unwrap();
+        write_whole(&dir.path().join("own"), b"").unwrap();
+        assert_eq!(mode("own"), mode("usual"));
+    }
 }

@@ -74,6 +74,22 @@ fn exported_values_are_those_of_the_image() {
     }
 }
 
+/// The same image gives the same bytes.
+#[test]
+fn an_export_is_reproducible() {
+    let file = random::checkpoint(VERSIONS[0], Container::Safetensors);
+    let image = image_with(file.path(), &formats()[0].1);
+    let image = image.open().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let export = |name: String| {
+        let path = dir.path().join(name);
+        Export::new(&image).unwrap().write(&path, || ()).unwrap();
+        std::fs::read(path).unwrap()
+    };
+    let first = export("first".into());
+    assert!((0..16).all(|again| export(again.to_string()) == first));
+}
+
 /// Names and shapes are those of the checkpoint; values of a float image are near its own.
 #[test]
 fn exported_tensors_are_those_of_the_checkpoint() {

@@ -34,6 +34,7 @@ pub use blocks::Blocks;
 pub use error::{CheckpointError, PickleError};
 pub use tensor::{Dtype, Entry, Tensor};
 
+use crate::file::is_state;
 use map::File;
 pub(crate) use map::Map;
 
@@ -122,7 +123,19 @@ impl Index {
 
     fn read(file: File<'_>) -> Result<(Container, Self), CheckpointError> {
         let Some(container) = Container::recognise(file.bytes) else {
-            return Err(if torch::is_legacy(file.bytes) {
+            return Err(if file.bytes.starts_with(IMAGE) {
+                file.unsupported(
+                    "an RWKV image, as `rwkv convert` makes it, is",
+                    "a checkpoint",
+                    "give the checkpoint that it was made from, or make one of it with `rwkv export`",
+                )
+            } else if is_state(file.bytes) {
+                file.unsupported(
+                    "a saved state is",
+                    "a checkpoint",
+                    "give the checkpoint of the model",
+                )
+            } else if torch::is_legacy(file.bytes) {
                 file.unsupported(
                     "the PyTorch format from before version 1.6 is",
                     "the zip format",
@@ -156,6 +169,9 @@ impl Index {
     }
 }
 
+/// How an image begins.
+const IMAGE: &[u8] = b"RWKV";
+
 /// A value of a file belongs to so many tensors, on average and at most: embedding and head may
 /// be one, and so may a model and its running mean.
 const SHARING: usize = 4;
@@ -186,6 +202,12 @@ impl Checkpoint {
     /// The format of the file.
     pub fn container(&self) -> Container {
         self.container
+    }
+
+    /// The files that it is read from: one, or the index and the shards.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let shards = self.files.iter().map(|map| map.file().path);
+        std::iter::once(self.path.as_path()).chain(shards)
     }
 
     /// How the values of `att.time_decay` are stored.

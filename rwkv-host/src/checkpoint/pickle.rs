@@ -54,6 +54,8 @@ enum Value<'a> {
     /// None, True or False: no tensor depends on them.
     Flag,
     Int(i64),
+    /// No tensor depends on its value.
+    Float,
     Text(&'a str),
     Global(Global<'a>),
     /// A range of `Machine::items`.
@@ -73,7 +75,7 @@ impl Value<'_> {
     fn describe(self) -> &'static str {
         match self {
             Self::Flag => "None or a truth value",
-            Self::Int(_) => "a number",
+            Self::Int(_) | Self::Float => "a number",
             Self::Text(_) => "text",
             Self::Global(_) => "a Python type",
             Self::Tuple { .. } => "a tuple",
@@ -168,6 +170,10 @@ impl<'a> Machine<'a> {
             op::BININT => {
                 let value = i32::from_le_bytes(self.array()?);
                 self.stack.push(Value::Int(value.into()));
+            }
+            op::BINFLOAT => {
+                self.array::<8>()?;
+                self.stack.push(Value::Float);
             }
             op::LONG1 => self.long()?,
             op::SHORT_BINUNICODE => {

@@ -197,6 +197,16 @@ mod tests {
         assert_eq!(index.skipped["text"], "text");
     }
 
+    /// As the package `rwkv` leaves them in a model that it prepared: by these it is known.
+    #[test]
+    fn numbers_beside_the_tensors_are_listed() {
+        let version = [&b"G"[..], &5.2f64.to_be_bytes()].concat();
+        let pickle = dict(&[("_strategy", text("cpu fp32")), ("_version", version)]);
+        let index = index_of(&archive(&[("m/data.pkl", &pickle)])).unwrap();
+        assert_eq!(index.skipped["_strategy"], "text");
+        assert_eq!(index.skipped["_version"], "a number");
+    }
+
     #[test]
     fn views_beyond_the_storage_are_refused() {
         for (offset, shape) in [(1, [2, 3]), (0, [3, 3]), (0, [i32::MAX, i32::MAX]), (255, [1, 1])]

@@ -40,6 +40,8 @@ impl BakeArgs {
         if let Some(path) = &self.tuned {
             let shown = path.display();
             let checkpoint = Checkpoint::open(path)?;
+            let files = checkpoint.paths().map(|path| ("tuned states", path));
+            file::check_output(&self.output, files)?;
             let header = image.header();
             let words = tuned(&checkpoint, header.version, &header.dims)
                 .with_context(|| format!("cannot begin {} at {shown}", self.image.display()))?;
@@ -67,6 +69,7 @@ impl BakeArgs {
 }
 
 pub(super) fn command(args: &BakeArgs) -> anyhow::Result<()> {
+    file::check_output(&args.output, args.start.inputs().chain(args.start.state_input()))?;
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let (words, what) = args.words(&image)?;

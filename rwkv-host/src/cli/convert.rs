@@ -9,6 +9,7 @@ use rwkv_core::image::MathMode;
 use crate::{
     checkpoint::Checkpoint,
     convert::{Options, Packing, Weights, convert_to, detect},
+    file::{self, Input},
     quantize::Recipe,
     tokenizer::Choice,
 };
@@ -25,7 +26,8 @@ enum MathKind {
 
 #[derive(Debug, Args)]
 pub(super) struct ConvertArgs {
-    /// A torch `.pth`, a `.safetensors` or an rwkv.cpp `.bin`
+    /// A checkpoint: a torch `.pth`, a `.safetensors`, an rwkv.cpp `.bin` or a `.gguf`; an index of
+    /// shards, such as model.safetensors.index.json; or the folder that holds either
     input: PathBuf,
     /// The image to write
     #[arg(short, long, value_name = "OUT.rwkv")]
@@ -72,6 +74,13 @@ fn epsilon(text: &str) -> Result<f32, String> {
 }
 
 impl ConvertArgs {
+    /// The files that are read beside the checkpoint.
+    fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
+        [("recipe", &self.recipe), ("text", &self.calibrate), ("tokenizer", &self.tokenizer)]
+            .into_iter()
+            .filter_map(|(what, path)| Some((what, path.as_deref()?)))
+    }
+
     fn recipe(&self) -> anyhow::Result<Option<Recipe>> {
         let Some(path) = &self.recipe else { return Ok(None) };
         let text = fs::read_to_string(path);
@@ -110,6 +119,8 @@ impl ConvertArgs {
 
 pub(super) fn command(args: &ConvertArgs) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.input)?;
+    let files = checkpoint.paths().map(|path| ("checkpoint", path));
+    file::check_output(&args.output, files.chain(args.inputs()))?;
     let detected =
         detect(&checkpoint).with_context(|| format!("cannot convert {}", args.input.display()))?;
     let tokenizer = args.tokenizer(detected.dims.vocab)?;

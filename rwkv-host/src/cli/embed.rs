@@ -47,6 +47,11 @@ struct Embedding<'a> {
 }
 
 pub(super) fn command(args: &EmbedArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.output {
+        let image = ("image", args.image.as_path());
+        let state = args.start.state_input();
+        file::check_output(path, args.start.inputs().chain(state).chain([image]))?;
+    }
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;
@@ -79,12 +84,11 @@ pub(super) fn command(args: &EmbedArgs) -> anyhow::Result<()> {
         let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
         return file::write_whole(path, &bytes);
     }
-    let mut out = std::io::stdout().lock();
     if args.json {
         let embedding = Embedding { tokens: tokens.len(), pool: args.pool, vector: &vector };
-        writeln!(out, "{}", serde_json::to_string(&embedding)?)?;
+        let json = serde_json::to_string(&embedding)?;
+        super::show(|out| writeln!(out, "{json}"))
     } else {
-        vector.iter().try_for_each(|x| writeln!(out, "{x}"))?;
+        super::show(|out| vector.iter().try_for_each(|x| writeln!(out, "{x}")))
     }
-    Ok(())
 }

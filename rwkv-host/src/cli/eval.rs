@@ -1,6 +1,6 @@
 //! `rwkv eval`.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::Write, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -84,9 +84,10 @@ pub(super) fn command(args: &EvalArgs) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        let json = serde_json::to_string_pretty(&report)?;
+        super::show(|out| writeln!(out, "{json}"))?;
     } else {
-        println!("{report}");
+        super::show(|out| writeln!(out, "{report}"))?;
     }
     Ok(())
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::export::{Export, Start};
+use crate::{
+    export::{Export, Start},
+    file,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -16,6 +19,7 @@ pub(super) struct ExportArgs {
 }
 
 pub(super) fn command(args: &ExportArgs) -> anyhow::Result<()> {
+    file::check_output(&args.output, [("image", args.image.as_path())])?;
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let export = Export::new(&image)?;

@@ -13,6 +13,7 @@ use rwkv_core::{
 
 use super::{Begun, Sampling, Start, Text};
 use crate::{
+    file,
     prefill::prefill,
     state::{self, Place},
 };
@@ -29,7 +30,7 @@ pub(super) struct GenerateArgs {
     /// Stop before this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Save the state here, with the last token pending
+    /// Save the state here, with the last token pending; a text of --stop that was found is in it
     #[arg(long, value_name = "OUT.state")]
     save_state: Option<PathBuf>,
     #[command(flatten)]
@@ -41,6 +42,10 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         args.count > 0 || args.save_state.is_none(),
         "--save-state needs at least one token; to save the state after a prompt: rwkv prefill"
     );
+    if let Some(path) = &args.save_state {
+        let image = ("image", args.image.as_path());
+        file::check_output(path, args.start.inputs().chain([image]))?;
+    }
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;

@@ -1,6 +1,9 @@
 //! `rwkv info`.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use clap::Args;
 use rwkv_core::{
@@ -142,9 +145,9 @@ impl Info {
         })
     }
 
-    fn print(&self) {
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let b = super::bytes;
-        println!("RWKV-{}, image {}", self.version, self.identity);
+        writeln!(out, "RWKV-{}, image {}", self.version, self.identity)?;
         let heads = match self.head_size {
             0 => String::new(),
             n => format!(
@@ -153,43 +156,50 @@ impl Info {
                 self.group_norm_eps
             ),
         };
-        println!("  {} layers of {}, ffn {}{heads}", self.layers, self.dim, self.ffn);
-        println!("  {} tokens ({} tokenizer)", self.vocab, self.tokenizer);
+        writeln!(out, "  {} layers of {}, ffn {}{heads}", self.layers, self.dim, self.ffn)?;
+        writeln!(out, "  {} tokens ({} tokenizer)", self.vocab, self.tokenizer)?;
         if self.math != "exact" {
-            println!("  gates by {}", self.math);
+            writeln!(out, "  gates by {}", self.math)?;
         }
-        println!("  {} parameters", self.parameters);
+        writeln!(out, "  {} parameters", self.parameters)?;
         if self.start_state_bytes > 0 {
-            println!(
+            writeln!(
+                out,
                 "  begins at a start state of {}",
                 super::bytes(self.start_state_bytes as u64)
-            );
+            )?;
         }
-        println!();
-        println!("{:>12}  image (flash)", b(self.image_bytes.into()));
-        println!("{:>12}  state (RAM)", b(self.state_bytes as u64));
-        println!("{:>12}  scratch (RAM)", b(self.scratch_bytes));
-        println!("{:>12}  largest block (buffer of a streaming device)", b(self.block_bytes));
-        println!(
+        writeln!(out)?;
+        writeln!(out, "{:>12}  image (flash)", b(self.image_bytes.into()))?;
+        writeln!(out, "{:>12}  state (RAM)", b(self.state_bytes as u64))?;
+        writeln!(out, "{:>12}  scratch (RAM)", b(self.scratch_bytes))?;
+        writeln!(out, "{:>12}  largest block (buffer of a streaming device)", b(self.block_bytes))?;
+        writeln!(
+            out,
             "{:>12}  read per token, plus {} for each of {} columns that is not skipped",
             b(self.fixed_bytes_per_token),
             b(self.column_bytes),
             self.columns
-        );
-        println!();
-        println!("     offset       bytes  section");
+        )?;
+        writeln!(out)?;
+        writeln!(out, "     offset       bytes  section")?;
         for s in &self.sections {
             let mut formats: Vec<&str> = s.records.iter().map(|r| r.format.as_str()).collect();
             formats.sort_unstable();
             formats.dedup();
-            let name =
-                if s.kind == "layer" { format!("layer {}", s.index) } else { s.kind.clone() };
+            let name = match s.kind.as_str() {
+                "layer" => format!("layer {}", s.index),
+                "startstate" => "start state".into(),
+                kind => kind.into(),
+            };
             let formats = formats.join(", ");
-            println!(
+            writeln!(
+                out,
                 "{}",
-                format!("{:>11} {:>11}  {name:<10} {formats}", s.offset, s.bytes).trim_end()
-            );
+                format!("{:>11} {:>11}  {name:<11} {formats}", s.offset, s.bytes).trim_end()
+            )?;
         }
+        Ok(())
     }
 }
 
@@ -219,9 +229,9 @@ pub(super) fn command(args: &InfoArgs) -> anyhow::Result<()> {
     }
     let info = Info::of(&image)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&info)?);
+        let json = serde_json::to_string_pretty(&info)?;
+        super::show(|out| writeln!(out, "{json}"))
     } else {
-        info.print();
+        super::show(|out| info.write(out))
     }
-    Ok(())
 }

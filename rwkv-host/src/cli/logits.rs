@@ -19,6 +19,11 @@ pub(super) struct LogitsArgs {
 }
 
 pub(super) fn command(args: &LogitsArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.output {
+        let image = ("image", args.image.as_path());
+        let state = args.start.state_input();
+        file::check_output(path, args.start.inputs().chain(state).chain([image]))?;
+    }
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;
@@ -30,10 +35,6 @@ pub(super) fn command(args: &LogitsArgs) -> anyhow::Result<()> {
             let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
             file::write_whole(path, &bytes)
         }
-        None => {
-            let mut out = std::io::stdout().lock();
-            logits.iter().try_for_each(|x| writeln!(out, "{x}"))?;
-            Ok(())
-        }
+        None => super::show(|out| logits.iter().try_for_each(|x| writeln!(out, "{x}"))),
     }
 }

@@ -15,7 +15,7 @@ mod tokens;
 
 use std::{
     fs,
-    io::{IsTerminal, Write, stderr, stdout},
+    io::{self, ErrorKind, IsTerminal, StdoutLock, Write, stderr, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -25,7 +25,10 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rwkv_core::{Image, tokenizer::Utf8Stream};
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::{
+    file::Input,
+    tokenizer::{Tokenizer, TokenizerError},
+};
 
 pub use sampling::{Order, Sampling};
 pub use start::{Begun, Start};
@@ -106,6 +109,11 @@ impl Prompt {
         self.prompt.is_some() || self.prompt_file.is_some()
     }
 
+    /// The file that it is read from.
+    pub fn input(&self) -> Option<Input<'_>> {
+        self.prompt_file.as_deref().map(|path| ("prompt", path))
+    }
+
     /// The bytes of the prompt.
     ///
     /// # Errors
@@ -140,6 +148,11 @@ pub struct TokenizerFile {
 }
 
 impl TokenizerFile {
+    /// The file, if there is one.
+    pub fn input(&self) -> Option<Input<'_>> {
+        self.tokenizer.as_deref().map(|path| ("tokenizer", path))
+    }
+
     /// The tokenizer of an image.
     ///
     /// # Errors
@@ -185,6 +198,18 @@ impl Text {
             let _ = self.decoder.finish(&mut piece);
             let _ = writeln!(stdout(), "{piece}");
         }
+    }
+}
+
+/// Writes to standard output. A reader that has gone away, such as `head`, ends it quietly.
+///
+/// # Errors
+/// If it cannot be written for another reason.
+pub fn show(write: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("cannot write to standard output"),
     }
 }
 

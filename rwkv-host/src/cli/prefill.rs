@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{Start, start::Begun};
 use crate::{
+    file,
     prefill::prefill,
     state::{self, Place},
 };
@@ -23,6 +24,8 @@ pub(super) struct PrefillArgs {
 }
 
 pub(super) fn command(args: &PrefillArgs) -> anyhow::Result<()> {
+    let image = ("image", args.image.as_path());
+    file::check_output(&args.output, args.start.inputs().chain([image]))?;
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;

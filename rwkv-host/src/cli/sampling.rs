@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use rwkv_core::{
     Image,
-    sampler::{self, SamplerConfig},
+    sampler::{self, MAX_CANDIDATES, SamplerConfig},
 };
 use rwkv_embedded::agent::protocol::{MAX_BANNED, SamplerSettings};
 
@@ -23,19 +23,22 @@ pub enum Order {
 #[derive(Debug, Clone, Args)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Looks at the K most likely tokens only; 0 for as many as the sampler can
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(
+        long, value_name = "K", default_value_t = 0,
+        value_parser = clap::value_parser!(u16).range(0..=MAX_CANDIDATES as i64)
+    )]
     pub top_k: u16,
     /// Looks at the fewest tokens that reach this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Looks at tokens that have at least this share of the largest probability
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     pub min_p: f32,
     /// Divides positive logits of tokens that were generated, multiplies negative ones; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repetition_penalty: f32,
     /// Is subtracted from the logits of tokens that were generated
     #[arg(long, value_name = "A", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -44,7 +47,7 @@ pub struct Sampling {
     #[arg(long, value_name = "A", default_value_t = 0.0, allow_negative_numbers = true)]
     pub frequency_penalty: f32,
     /// What is left of each time after one more token
-    #[arg(long, value_name = "D", default_value_t = 1.0)]
+    #[arg(long, value_name = "D", default_value_t = 1.0, allow_negative_numbers = true)]
     pub penalty_decay: f32,
     /// Which of them takes effect first
     #[arg(long, value_enum, default_value_t = Order::Common)]

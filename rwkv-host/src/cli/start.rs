@@ -8,6 +8,7 @@ use rwkv_core::Image;
 
 use super::{Prompt, TokenizerFile};
 use crate::{
+    file::Input,
     memory::Memory,
     state::{self, Place},
     tokenizer::Tokenizer,
@@ -41,6 +42,16 @@ pub struct Begun {
 }
 
 impl Start {
+    /// The files that are read, but for the saved state.
+    pub fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
+        self.prompt.input().into_iter().chain(self.tokenizer.input())
+    }
+
+    /// The saved state's file.
+    pub fn state_input(&self) -> Option<Input<'_>> {
+        self.state.as_deref().map(|path| ("saved state", path))
+    }
+
     /// Puts the state into memory, and the token that it awaits before the prompt: at least one
     /// token in all. A state that awaits one needs no prompt.
     ///

@@ -1,9 +1,6 @@
 //! `rwkv tokens`.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -42,16 +39,14 @@ pub(super) fn command(args: &TokensArgs) -> anyhow::Result<()> {
         Piece { id: *id, bytes, text: String::from_utf8_lossy(bytes).into_owned() }
     };
     let pieces: Vec<Piece<'_>> = tokens.iter().map(piece).collect();
-    let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&pieces)?)?;
-        return Ok(());
+        let json = serde_json::to_string_pretty(&pieces)?;
+        return super::show(|out| writeln!(out, "{json}"));
     }
-    for Piece { id, bytes, text } in &pieces {
-        match std::str::from_utf8(bytes) {
-            Ok(_) => writeln!(out, "{id:>6}  {text:?}")?,
-            Err(_) => writeln!(out, "{id:>6}  b\"{}\"", bytes.escape_ascii())?,
-        }
-    }
-    Ok(())
+    super::show(|out| {
+        pieces.iter().try_for_each(|Piece { id, bytes, text }| match std::str::from_utf8(bytes) {
+            Ok(_) => writeln!(out, "{id:>6}  {text:?}"),
+            Err(_) => writeln!(out, "{id:>6}  b\"{}\"", bytes.escape_ascii()),
+        })
+    })
 }

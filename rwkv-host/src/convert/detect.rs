@@ -2,7 +2,7 @@
 
 use rwkv_core::image::{Dims, MAX_SECTIONS, Version};
 
-use super::{ConvertError, sample};
+use super::{ConvertError, sample, source::LN0};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
 /// What a checkpoint is.
@@ -29,7 +29,7 @@ const COMMON: [&str; 5] = [
 /// Finds version and dimensions.
 ///
 /// # Errors
-/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Missing`],
+/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Prepared`], [`ConvertError::Missing`],
 /// [`ConvertError::Shape`] or [`ConvertError::Limit`].
 pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
     let has = |name: &str| checkpoint.holds(name);
@@ -137,6 +137,13 @@ pub(super) fn readable(checkpoint: &Checkpoint, name: &str) -> Result<(), Checkp
 /// What only unsupported versions have.
 const UNSUPPORTED: [(&str, &str); 2] = [("blocks.0.rosa", "8"), ("blocks.0.qkv.", "7b")];
 
+/// What the package `rwkv` writes beside the tensors that it converted for itself.
+const PREPARED: [(&str, &str); 3] = [
+    ("_strategy", "it holds `_strategy`"),
+    ("_rescale_layer", "it holds `_rescale_layer`"),
+    ("_version", "it holds `_version`"),
+];
+
 /// Refuses what is known and not supported.
 fn refuse(checkpoint: &Checkpoint) -> Result<(), ConvertError> {
     let names = || checkpoint.entries().keys();
@@ -145,7 +152,16 @@ fn refuse(checkpoint: &Checkpoint) -> Result<(), ConvertError> {
             return Err(ConvertError::Unsupported(version));
         }
     }
-    Ok(())
+    let prepared = PREPARED.into_iter().find(|(name, _)| checkpoint.holds(name));
+    let no_ln0 = || {
+        let rest = COMMON.into_iter().all(|name| checkpoint.holds(name));
+        let there = LN0.into_iter().any(|name| checkpoint.holds(name));
+        (rest && !there).then_some("it has no blocks.0.ln0")
+    };
+    match prepared.map(|name| name.1).or_else(no_ln0) {
+        Some(sign) => Err(ConvertError::Prepared(sign)),
+        None => Ok(()),
+    }
 }
 
 fn version(has: impl Fn(&str) -> bool) -> Version {

@@ -65,6 +65,13 @@ pub enum ConvertError {
     /// The version is known and not supported.
     #[error("RWKV-{0} checkpoints cannot be converted; versions 4, 5, 6 and 7 can")]
     Unsupported(&'static str),
+    /// The package `rwkv` saved it, after its own conversion.
+    #[error(
+        "this is a checkpoint that the PyPI package rwkv converted for one machine ({0}): its \
+         embedding is normalised, its matrices are transposed and rescaled; \
+         give the original checkpoint"
+    )]
+    Prepared(&'static str),
     /// A tuned state is of no use.
     #[error("{name} is a state to start from, but {problem}")]
     Tuned {

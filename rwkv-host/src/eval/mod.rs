@@ -64,7 +64,10 @@ pub enum EvalError {
     #[error("a text of {0} tokens predicts nothing: two are needed")]
     TooShort(usize),
     /// The reference is another model.
-    #[error("the reference is another model: {reference}, and the image is {image}")]
+    #[error(
+        "the reference is another model: {reference}; and the image is {image}; \
+         give the checkpoint that the image was made from"
+    )]
     OtherModel {
         /// The image's dimensions.
         image: String,
@@ -289,11 +292,25 @@ fn same_model(image: &Image<'_>, reference: &Image<'_>) -> Result<(), EvalError>
         let same = start(image) == start(reference);
         return if same { Ok(()) } else { Err(EvalError::OtherStart) };
     }
-    let shown = |header: &Header| {
-        let Header { version, dims: d, .. } = header;
-        format!("RWKV-{}, {} layers of {}, {d:?}", version.name(), d.layers, d.dim)
-    };
     Err(EvalError::OtherModel { image: shown(a), reference: shown(b) })
+}
+
+/// What a model is, for people.
+fn shown(header: &Header) -> String {
+    let (version, d) = (header.version.name(), header.dims);
+    let mut text = format!(
+        "RWKV-{version}, {} layers of {}, ffn {}, {} tokens",
+        d.layers, d.dim, d.ffn, d.vocab
+    );
+    if d.head_size > 0 {
+        text += &format!(", heads of {}", d.head_size);
+    }
+    let ranks = d.ranks.iter().chain([&d.deep_rank]).filter(|rank| **rank > 0);
+    let ranks: Vec<String> = ranks.map(u16::to_string).collect();
+    if !ranks.is_empty() {
+        text += &format!(", ranks {}", ranks.join(", "));
+    }
+    text + &format!(", layer norm eps {:e}", d.layer_norm_eps)
 }
 
 /// The part that a record belongs to; `None` for vectors beside the matrices, which every image

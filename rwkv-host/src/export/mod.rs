@@ -129,12 +129,14 @@ impl<'a> Export<'a> {
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self, path: &Path, progress: impl FnMut()) -> anyhow::Result<()> {
-        let metadata = HashMap::from([
-            ("generator".into(), concat!("rwkv ", env!("CARGO_PKG_VERSION")).into()),
-            ("version".into(), self.version.name().into()),
-            ("layer_norm_eps".into(), self.layer_norm_eps.to_string()),
-            ("group_norm_eps".into(), self.group_norm_eps.to_string()),
-        ]);
+        let about = serde_json::json!({
+            "generator": concat!("rwkv ", env!("CARGO_PKG_VERSION")),
+            "version": self.version.name(),
+            "layer_norm_eps": self.layer_norm_eps.to_string(),
+            "group_norm_eps": self.group_norm_eps.to_string(),
+        });
+        // The library writes entries in no order, so there is one: the same image, the same bytes.
+        let metadata = HashMap::from([("rwkv".into(), about.to_string())]);
         let progress = RefCell::new(progress);
         let views = self.tensors.iter().map(|(name, tensor)| {
             (name.as_str(), tensors::Lazy { export: self, tensor, progress: &progress })

@@ -1,13 +1,12 @@
 //! `rwkv profile`.
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
-
-use anyhow::Context;
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{picture, profile};
 use crate::{
     cli,
     device::{Device, DeviceSpec, Options},
+    file,
 };
 
 /// Say what a device spends a token on
@@ -44,11 +43,22 @@ pub struct ProfileArgs {
     pub timeout: u64,
 }
 
+impl ProfileArgs {
+    fn inputs(&self) -> impl Iterator<Item = file::Input<'_>> {
+        let firmware = self.firmware.as_deref().map(|path| ("firmware", path));
+        let files = self.prompt.input().into_iter().chain(self.tokenizer.input()).chain(firmware);
+        files.chain([("image", self.image.as_path())])
+    }
+}
+
 /// Runs `rwkv profile`.
 ///
 /// # Errors
 /// Whatever leaves no profile, or a picture that cannot be written.
 pub fn command(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.svg {
+        file::check_output(path, args.inputs())?;
+    }
     let file = cli::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.tokenizer.open(&image)?;
@@ -64,13 +74,13 @@ pub fn command(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     // The profile stands, however the device ends.
     let _ = device.halt();
     if let Some(path) = &args.svg {
-        fs::write(path, picture(&profile))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        file::write_whole(path, picture(&profile).as_bytes())?;
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&profile)?);
+        let json = serde_json::to_string_pretty(&profile)?;
+        cli::show(|out| writeln!(out, "{json}"))?;
     } else {
-        print!("{profile}");
+        cli::show(|out| write!(out, "{profile}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

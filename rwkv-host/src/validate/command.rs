@@ -1,6 +1,6 @@
 //! `rwkv validate`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{Begin, Host, Verdict, validate};
 use crate::{
@@ -89,9 +89,10 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
 
 fn show(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(verdict)?);
+        let json = serde_json::to_string_pretty(verdict)?;
+        cli::show(|out| writeln!(out, "{json}"))?;
     } else {
-        println!("{verdict}");
+        cli::show(|out| writeln!(out, "{verdict}"))?;
     }
     Ok(())
 }
