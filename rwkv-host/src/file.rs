@@ -3,7 +3,7 @@
 #[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Write},
     path::Path,
 };

@@ -181,8 +181,8 @@ fn a_flipped_bit_costs_the_newest_snapshot_only() {
     let states = states(&image, 3);
     let mut snapshots = Snapshots::new(Flash::<4>::new(), 0, image.header()).unwrap();
     assert_eq!(found(&mut snapshots, &image, &states), None);
-    for position in 0..2 {
-        save(&mut snapshots, &image, position, &states[position]).unwrap();
+    for (position, words) in states.iter().enumerate().take(2) {
+        save(&mut snapshots, &image, position, words).unwrap();
     }
     let flash = snapshots.into_flash();
     let slot = Snapshots::<Flash<4>>::slot_bytes(image.header()) as usize;
