@@ -414,7 +414,7 @@ fn begin<const UNIT: usize>(
     let clock = Clock::default();
     let mut memory = Memory::new(image);
     let (mut state, scratch) = memory.split(image).unwrap();
-    let mut check = |mut reset: Box<dyn FnMut(&mut StateView<'_>) -> Result<(), Error> + '_>| {
+    let mut check = |reset: &mut dyn FnMut(&mut StateView<'_>) -> Result<(), Error>| {
         let result = reset(&mut state);
         match fault {
             Some(_) if UNIT == 4 => assert!(result.is_err() && state.is_broken(), "{fault:?}"),
@@ -429,7 +429,7 @@ fn begin<const UNIT: usize>(
     let mut buffer = vec![0; words];
     let stream = Buffered::<_, true>::new(flash, first, header.bytes(), &mut buffer).unwrap();
     let mut model = Model::new(header, stream, scratch).unwrap();
-    check(Box::new(|state| clock.run(model.reset_async(state.reborrow()))));
+    check(&mut |state| clock.run(model.reset_async(state.reborrow())));
 
     let mut flash = SimFlash::<UNIT>::new(bytes, &clock);
     flash.fault = fault;
@@ -438,7 +438,7 @@ fn begin<const UNIT: usize>(
     let ahead = ReadAhead::new(flash, first, header.bytes(), [a, b], rows).unwrap();
     let mut scratch = vec![0.0; header.scratch_words as usize];
     let mut model = Model::new(header, ahead.stream::<true>(), &mut scratch).unwrap();
-    check(Box::new(|state| clock.run(ahead.drive(model.reset_async(state.reborrow())))));
+    check(&mut |state| clock.run(ahead.drive(model.reset_async(state.reborrow()))));
 }
 
 /// A token that nobody waits for any longer is undone as well.
