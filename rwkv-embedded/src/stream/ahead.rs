@@ -191,6 +191,10 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
         let (first, len) = slot.held.get();
         let appends = len > 0 && (first..=first + len).contains(&low);
         let (first, len) = if appends { (first, len) } else { (low, 0) };
+        if len > 0 && high <= first + len {
+            // The unit that it ends in was read with what lies there.
+            return Ok(());
+        }
         let into = buffer.get_mut(len..high - first).ok_or(small)?;
         slot.held.set((first, len));
         let mut reads = self.reads.get();
