@@ -177,18 +177,6 @@ impl Board for Nowhere {
     fn tick(&self) -> Tick {
         Tick::Nanoseconds(1)
     }
-
-    fn stack_used(&self) -> Option<u32> {
-        None
-    }
-
-    fn statics(&self) -> Option<u32> {
-        None
-    }
-
-    fn firmware(&self) -> Option<u32> {
-        None
-    }
 }
 
 fn wire(bytes: &[u8]) {

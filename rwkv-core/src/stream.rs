@@ -26,9 +26,9 @@ pub trait Stream {
     /// The word that [`Stream::next`] would return first.
     fn position(&self) -> usize;
 
-    /// Says that after the coming call of [`Stream::next`], or at once if there was none since the
-    /// last record began, these words will be asked for. A stream that reads ahead starts there;
-    /// without a word it goes straight ahead.
+    /// Says which words will be asked for behind those that were named before, where words are
+    /// passed over. A stream that reads ahead reads them when it has room; without a hint it may go
+    /// straight ahead.
     fn ahead(&mut self, word: usize, words: usize) {
         let _ = (word, words);
     }

@@ -147,7 +147,7 @@ impl<F: NorFlash> Snapshots<F> {
         self.flash
     }
 
-    /// Keeps a state: `saved` says what the state alone does not, such as its position.
+    /// Keeps a state: `saved` is [`Saved::of`] it, with its position and what is pending.
     /// On an error the snapshot before is still there.
     ///
     /// # Errors
@@ -157,6 +157,12 @@ impl<F: NorFlash> Snapshots<F> {
             || u64::from(self.slot) < u64::from(WORDS) + saved.words_bytes()
         {
             return Err(SavedError::Shape.into());
+        }
+        let words: [&[u8]; 2] = state.words().map(bytemuck::cast_slice);
+        let mut digest = CRC.digest();
+        words.iter().for_each(|words| digest.update(words));
+        if digest.finalize() != saved.crc {
+            return Err(SavedError::Checksum.into());
         }
         let before = self.newest()?;
         let (offset, sequence) = match before {
@@ -170,7 +176,6 @@ impl<F: NorFlash> Snapshots<F> {
             .erase(offset, offset + self.slot)
             .map_err(|error| failed::<F>(offset, &error))?;
         let mut chunk = Chunk { bytes: [0xff; CHUNK], len: 0, at: offset + CHUNK as u32 };
-        let words = state.words().map(bytemuck::cast_slice);
         for bytes in [&saved.to_bytes()[..], words[0], words[1]] {
             chunk.write(&mut self.flash, bytes)?;
         }

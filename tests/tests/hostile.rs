@@ -23,7 +23,8 @@ use rwkv_tests::{
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Bytes that a reader may allocate from first to last, freed or not, beside 128 for each byte of the file.
+/// Bytes that a reader may allocate from first to last, freed or not, beside 128 for each byte of
+/// the file.
 const ALLOWANCE: usize = 1 << 20;
 
 /// Measures one reading of `len` bytes; returns the error.

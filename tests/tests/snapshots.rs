@@ -214,6 +214,13 @@ fn what_does_not_fit_is_refused() {
     let mut snapshots = Snapshots::new(Flash::<4>::new(), 0, four.header()).unwrap();
     let states = states(&four, 1);
     save(&mut snapshots, &four, 0, &states[0]).unwrap();
+    let mut memory = Memory::new(&four);
+    let state = memory.state(&four).unwrap();
+    let saved = Saved::of(four.identity(), four.header(), &state).unwrap();
+    let other = Saved { crc: saved.crc ^ 1, ..saved };
+    let error = snapshots.save(other, &state).unwrap_err();
+    assert_eq!(error, SnapshotError::State(SavedError::Checksum));
+    assert_eq!(found(&mut snapshots, &four, &states), Some(0));
     let mut memory = Memory::new(&seven);
     let mut state = memory.state(&seven).unwrap();
     let before = state.words().concat();

@@ -206,11 +206,7 @@ unsafe fn with(
 ) -> rwkv_error {
     // SAFETY: the caller's promise.
     unsafe {
-        let slot = match opaque::slot(model) {
-            Ok(slot) => slot,
-            Err(error) => return error,
-        };
-        slot.with(|model| {
+        opaque::with(model, |model| {
             let header = *model.header();
             pointer::unique(state)?.with(&header, |view| work(model, view))
         })
@@ -294,11 +290,7 @@ pub unsafe extern "C" fn rwkv_model_columns(
 ) -> rwkv_error {
     // SAFETY: the caller's promises.
     unsafe {
-        let slot = match opaque::slot(model) {
-            Ok(slot) => slot,
-            Err(error) => return error,
-        };
-        slot.with(|model| {
+        opaque::with(model, |model| {
             let columns = (model.calls.columns)(&mut model.running);
             for (at, count) in [(needed, columns.live), (all, columns.all)] {
                 if !at.is_null() {

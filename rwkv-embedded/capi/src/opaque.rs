@@ -64,12 +64,6 @@ impl<T> Slot<T> {
         // SAFETY: only slots that were initialised are handed out.
         unsafe { self.value.assume_init_mut() }
     }
-
-    /// Does something with the value and keeps the details of a failure.
-    pub(crate) fn with(&mut self, work: impl FnOnce(&mut T) -> Result<(), Fault>) -> rwkv_error {
-        let result = work(self.get());
-        self.note(result)
-    }
 }
 
 /// The slot of a struct that was initialised.
@@ -85,6 +79,25 @@ pub(crate) unsafe fn slot<'a, O: Opaque>(at: *mut O) -> Result<&'a mut Slot<O::V
             return Err(rwkv_error::Uninitialised);
         }
         pointer::unique(at.cast())
+    }
+}
+
+/// Does something with the value of a struct that was initialised, which keeps the details of a
+/// failure.
+///
+/// # Safety
+/// As [`slot`].
+pub(crate) unsafe fn with<O: Opaque>(
+    at: *mut O,
+    work: impl FnOnce(&mut O::Value) -> Result<(), Fault>,
+) -> rwkv_error {
+    // SAFETY: the caller's promise.
+    match unsafe { slot(at) } {
+        Ok(slot) => {
+            let result = work(slot.get());
+            slot.note(result)
+        }
+        Err(error) => error,
     }
 }
 

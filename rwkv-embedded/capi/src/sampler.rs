@@ -98,13 +98,7 @@ pub unsafe extern "C" fn rwkv_sampler_next(
     token: *mut u32,
 ) -> rwkv_error {
     // SAFETY: the caller's promises.
-    unsafe {
-        let slot = match opaque::slot(sampler) {
-            Ok(slot) => slot,
-            Err(error) => return error,
-        };
-        slot.with(|sampler| Ok(pointer::put(token, sampler.finish()?)?))
-    }
+    unsafe { opaque::with(sampler, |sampler| Ok(pointer::put(token, sampler.finish()?)?)) }
 }
 
 /// Details of the sampler's last failure.

@@ -44,13 +44,19 @@ pub trait Board {
     fn tick(&self) -> Tick;
 
     /// The most stack, in bytes, that was in use since boot, where the board can tell.
-    fn stack_used(&self) -> Option<u32>;
+    fn stack_used(&self) -> Option<u32> {
+        None
+    }
 
-    /// Static variables in bytes, the agent's arena left out.
-    fn statics(&self) -> Option<u32>;
+    /// Static variables in bytes, the agent's arena left out, where the board can tell.
+    fn statics(&self) -> Option<u32> {
+        None
+    }
 
-    /// Flash in bytes that the firmware fills, the image left out.
-    fn firmware(&self) -> Option<u32>;
+    /// Flash in bytes that the firmware fills, the image left out, where the board can tell.
+    fn firmware(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Why [`Agent::run`] returned.

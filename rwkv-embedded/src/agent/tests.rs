@@ -30,18 +30,6 @@ impl Board for Bench {
     fn tick(&self) -> Tick {
         Tick::Nanoseconds(1)
     }
-
-    fn stack_used(&self) -> Option<u32> {
-        None
-    }
-
-    fn firmware(&self) -> Option<u32> {
-        None
-    }
-
-    fn statics(&self) -> Option<u32> {
-        None
-    }
 }
 
 /// Gives its input in pieces of `piece` bytes, then ends; keeps what is written.

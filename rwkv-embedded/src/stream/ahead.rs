@@ -134,6 +134,7 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
         self.asked.set(None);
         self.wanted.set(None);
         self.failed.set(None);
+        self.missed.set(None);
         let (mut work, mut reader) = (pin!(work), pin!(self.read()));
         poll_fn(|context| {
             self.news.set(false);
@@ -323,6 +324,9 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
     const VERIFY: bool = VERIFY;
 
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
+        if words == 0 {
+            return Ok(&[]);
+        }
         let word = self.position();
         let at = self.bring(word, words).await?;
         self.from.at.set(word + words);

@@ -39,8 +39,8 @@ pub(super) enum Plan {
 
 impl Plan {
     /// The next run of words, and what is known behind it: whole blocks, and the header behind the
-    /// last one. A run is not long, since nothing of it can be used before all of it is there. `fits` says of a first word and a number of words whether there
-    /// is room.
+    /// last one. A run is not long, since nothing of it can be used before all of it is there.
+    /// `fits` says of a first word and a number of words whether there is room.
     pub(super) fn next(self, fits: impl Fn(usize, usize) -> bool) -> Option<(Run, Self)> {
         let (record, mut row, first) = match self {
             Self::Nothing => return None,

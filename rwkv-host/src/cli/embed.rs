@@ -7,7 +7,7 @@ use rwkv_core::Hidden;
 use serde::Serialize;
 
 use super::{Begun, Start};
-use crate::{convert::Folds, file, prefill::prefill};
+use crate::{convert::Folds, prefill::prefill};
 
 /// Tokens whose hidden vectors are held at once.
 const PIECE: usize = 256;
@@ -47,11 +47,7 @@ struct Embedding<'a> {
 }
 
 pub(super) fn command(args: &EmbedArgs) -> anyhow::Result<()> {
-    if let Some(path) = &args.output {
-        let image = ("image", args.image.as_path());
-        let state = args.start.state_input();
-        file::check_output(path, args.start.inputs().chain(state).chain([image]))?;
-    }
+    args.start.check_output(args.output.as_deref(), &args.image)?;
     let file = super::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.start.tokenizer.open(&image)?;
@@ -80,15 +76,10 @@ pub(super) fn command(args: &EmbedArgs) -> anyhow::Result<()> {
     }
     Folds::of(&image)?.unscale_hidden(&mut vector);
 
-    if let Some(path) = &args.output {
-        let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-        return file::write_whole(path, &bytes);
+    if !args.json {
+        return super::floats(args.output.as_deref(), &vector);
     }
-    if args.json {
-        let embedding = Embedding { tokens: tokens.len(), pool: args.pool, vector: &vector };
-        let json = serde_json::to_string(&embedding)?;
-        super::show(|out| writeln!(out, "{json}"))
-    } else {
-        super::show(|out| vector.iter().try_for_each(|x| writeln!(out, "{x}")))
-    }
+    let embedding = Embedding { tokens: tokens.len(), pool: args.pool, vector: &vector };
+    let json = serde_json::to_string(&embedding)?;
+    super::show(|out| writeln!(out, "{json}"))
 }

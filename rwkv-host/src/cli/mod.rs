@@ -213,6 +213,20 @@ pub fn show(write: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>) -> a
     }
 }
 
+/// Numbers: little-endian f32 in a file, or a line each on standard output.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn floats(output: Option<&Path>, values: &[f32]) -> anyhow::Result<()> {
+    match output {
+        Some(path) => {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            crate::file::write_whole(path, &bytes)
+        }
+        None => show(|out| values.iter().try_for_each(|x| writeln!(out, "{x}"))),
+    }
+}
+
 /// A progress bar on stderr, quiet where that is not a terminal.
 pub fn progress(len: u64, what: &'static str) -> ProgressBar {
     let target = if stderr().is_terminal() {

@@ -1,6 +1,6 @@
 //! Where reading begins: at the image's start or at a saved state.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
@@ -8,7 +8,7 @@ use rwkv_core::Image;
 
 use super::{Prompt, TokenizerFile};
 use crate::{
-    file::Input,
+    file::{self, Input},
     memory::Memory,
     state::{self, Place},
     tokenizer::Tokenizer,
@@ -50,6 +50,16 @@ impl Start {
     /// The saved state's file.
     pub fn state_input(&self) -> Option<Input<'_>> {
         self.state.as_deref().map(|path| ("saved state", path))
+    }
+
+    /// Refuses an output that is one of the files that are read, the image among them.
+    ///
+    /// # Errors
+    /// If it is.
+    pub fn check_output(&self, output: Option<&Path>, image: &Path) -> anyhow::Result<()> {
+        let Some(output) = output else { return Ok(()) };
+        let inputs = self.inputs().chain(self.state_input()).chain([("image", image)]);
+        file::check_output(output, inputs)
     }
 
     /// Puts the state into memory, and the token that it awaits before the prompt: at least one

@@ -29,8 +29,8 @@ const COMMON: [&str; 5] = [
 /// Finds version and dimensions.
 ///
 /// # Errors
-/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Prepared`], [`ConvertError::Missing`],
-/// [`ConvertError::Shape`] or [`ConvertError::Limit`].
+/// [`ConvertError::Unknown`], [`ConvertError::Unsupported`], [`ConvertError::Prepared`],
+/// [`ConvertError::Missing`], [`ConvertError::Shape`] or [`ConvertError::Limit`].
 pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConvertError> {
     let has = |name: &str| checkpoint.holds(name);
     refuse(checkpoint)?;

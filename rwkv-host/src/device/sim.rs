@@ -62,18 +62,6 @@ impl Board for Host {
     fn tick(&self) -> Tick {
         Tick::Nanoseconds(1)
     }
-
-    fn stack_used(&self) -> Option<u32> {
-        None
-    }
-
-    fn statics(&self) -> Option<u32> {
-        None
-    }
-
-    fn firmware(&self) -> Option<u32> {
-        None
-    }
 }
 
 /// The agent's end of the link.

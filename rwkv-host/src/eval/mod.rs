@@ -1,7 +1,7 @@
 //! How good an image is, and how close to its checkpoint.
 //!
-//! A text is read from where the image begins; the state is carried through all of it: piece by piece, to
-//! bound the memory for logits, on the sequence executor. All tokens but the first are predicted.
+//! A text is read from where the image begins, and the state is carried through all of it: piece by
+//! piece, to bound the memory for logits, on the sequence executor. All tokens but the first are predicted.
 //! A reference is read beside it, and then, over the start of the text, once more for each part
 //! of the model with the image's weights in that part alone: the divergence that this makes is
 //! what storing that part costs.

@@ -12,8 +12,8 @@ use crate::{
     file::ImageFile,
 };
 
-/// The image `base`, start state and all, with those records of `other` that `wanted` names. The caller has checked
-/// that both are of one shape.
+/// The image `base`, start state and all, with those records of `other` that `wanted` names. The
+/// caller has checked that both are of one shape.
 pub(super) fn splice(
     base: &Image<'_>,
     other: &Image<'_>,

@@ -91,7 +91,7 @@ fn bytes() -> HashMap<char, u8> {
 #[cfg(test)]
 mod tests {
     use rwkv_core::image::TokenizerKind;
-    use rwkv_tests::random::{self, CONTAINERS};
+    use rwkv_tests::random::{self, CONTAINERS, VERSIONS};
     use serde_json::{Value, json};
 
     use super::*;
@@ -164,15 +164,16 @@ mod tests {
         std::fs::write(&path, json(all, &[], &[])).unwrap();
         let tokenizer = Choice::read(&path, 256).unwrap();
         let options = Options { tokenizer: &tokenizer, ..Options::new(Weights::Int8) };
+        let check = |path: &Path| {
+            let checkpoint = Checkpoint::open(path).unwrap();
+            let image = ImageFile::new(&convert(&checkpoint, &options, |_, _| ()).unwrap());
+            let image = image.open().unwrap();
+            assert_eq!(image.header().tokenizer, TokenizerKind::Host);
+            assert!(image.tokenizer().is_none());
+        };
         for (container, versions) in CONTAINERS {
-            for version in versions {
-                let file = random::checkpoint(version, container);
-                let checkpoint = Checkpoint::open(file.path()).unwrap();
-                let image = ImageFile::new(&convert(&checkpoint, &options, |_, _| ()).unwrap());
-                let image = image.open().unwrap();
-                assert_eq!(image.header().tokenizer, TokenizerKind::Host);
-                assert!(image.tokenizer().is_none());
-            }
+            versions.iter().for_each(|v| check(random::checkpoint(v, container).path()));
         }
+        VERSIONS.iter().for_each(|version| check(random::sharded(version).path()));
     }
 }
