@@ -111,12 +111,17 @@ pub enum DeviceError {
     /// Bits can be flipped on the simulated device only.
     #[error("only the simulated device can flip a bit; use --device sim")]
     FlipUnsupported,
-    /// QEMU is not installed.
+    /// The emulator is not installed.
     #[error(
-        "qemu-system-arm is not installed; \
-         run: apt-get install --no-install-recommends qemu-system-arm"
+        "{program} is not installed; \
+         run: apt-get install --no-install-recommends {package}"
     )]
-    NoQemu,
+    NoEmulator {
+        /// The program that was not found.
+        program: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
     /// The firmware given by hand is not there.
     #[error("there is no firmware at {}; build it, or leave --firmware out", .0.display())]
     NoFirmware(PathBuf),

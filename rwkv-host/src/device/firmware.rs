@@ -18,17 +18,6 @@ const DIVERTING: [&str; 6] = [
     "RUSTFLAGS",
 ];
 
-impl QemuBoard {
-    /// The Rust target of its firmware.
-    const fn target(self) -> &'static str {
-        match self {
-            Self::Mps2An386 | Self::Mps2An500 | Self::NetduinoPlus2 => "thumbv7em-none-eabihf",
-            Self::Mps2An505 => "thumbv8m.main-none-eabihf",
-            Self::Microbit => "thumbv6m-none-eabi",
-        }
-    }
-}
-
 /// The ELF file of a board's firmware: the one given, or the one built from the tree.
 pub(super) fn find(board: QemuBoard, given: Option<&Path>) -> Result<PathBuf, DeviceError> {
     match given {

@@ -4,6 +4,7 @@
 //! waits for the replies. The simulated device is the same agent in a thread; the emulated one is
 //! the firmware of a board in QEMU.
 
+mod boards;
 mod error;
 mod firmware;
 mod link;
@@ -24,8 +25,9 @@ use rwkv_embedded::agent::protocol::{
     SamplerSettings, Spent, Token,
 };
 
+pub use boards::QemuBoard;
 pub use error::{DeviceError, Log, Refusal};
-pub use spec::{DeviceSpec, Flip, NotABit, QemuBoard, UnknownDevice};
+pub use spec::{DeviceSpec, Flip, NotABit, UnknownDevice};
 pub use transport::Transport;
 
 use link::Link;

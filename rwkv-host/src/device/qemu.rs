@@ -12,9 +12,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{DeviceError, Options, QemuBoard, Transport, error::Log, firmware, log};
-
-const PROGRAM: &str = "qemu-system-arm";
+use super::{
+    DeviceError, Options, QemuBoard, Transport, boards::Medium, error::Log, firmware, log,
+};
 
 /// Where semihosting writes the firmware's log.
 const STDOUT: &str = "stdout";
@@ -22,33 +22,6 @@ const STDERR: &str = "stderr";
 
 /// How often a starting QEMU is looked after.
 const POLL: Duration = Duration::from_millis(5);
-
-impl QemuBoard {
-    /// Where the firmware looks for the image.
-    const fn address(self) -> u32 {
-        match self {
-            Self::Mps2An386 | Self::Mps2An500 => 0x0008_0000,
-            Self::Mps2An505 => 0x1008_0000,
-            Self::NetduinoPlus2 => 0x0804_0000,
-            Self::Microbit => 0x0002_4000,
-        }
-    }
-
-    /// Bytes from there to the end of the memory.
-    const fn room(self) -> usize {
-        match self {
-            Self::Mps2An386 | Self::Mps2An500 | Self::Mps2An505 => 0x0038_0000,
-            Self::NetduinoPlus2 => 0x000c_0000,
-            Self::Microbit => 0x0001_c000,
-        }
-    }
-
-    /// Whether its emulated UART drops what comes before it is switched on. The firmware then
-    /// sends an empty frame, a zero byte, when it has done so.
-    const fn greets(self) -> bool {
-        matches!(self, Self::NetduinoPlus2)
-    }
-}
 
 /// A running QEMU; ends when dropped.
 pub(super) struct Qemu {
@@ -89,9 +62,10 @@ impl Qemu {
         flash: &[u8],
         options: &Options,
     ) -> Result<Self, DeviceError> {
-        let (needed, room) = (flash.len(), board.room());
+        let facts = board.facts();
+        let (needed, room) = (flash.len(), facts.image.room());
         if needed > room {
-            return Err(DeviceError::TooLarge { board: board.name(), needed, room });
+            return Err(DeviceError::TooLarge { board: facts.name, needed, room });
         }
         let elf = firmware::find(board, options.firmware.as_deref())?;
         let dir = TempDir::with_prefix("rwkv-qemu-");
@@ -105,17 +79,12 @@ impl Qemu {
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(DeviceError::io("open a socket for the UART"))?;
 
-        let mut qemu = Command::new(PROGRAM);
-        qemu.args(["-M", board.name(), "-display", "none", "-monitor", "none"])
-            .args(["-icount", "shift=0"])
+        let mut qemu = Command::new(facts.emulator.program);
+        qemu.args(["-M", facts.name, "-display", "none", "-monitor", "none"])
+            .args(facts.arguments)
             .arg("-kernel")
             .arg(&elf)
-            .arg("-device")
-            .arg(format!(
-                "loader,file={},addr={:#010x},force-raw=on",
-                files.path("image").display(),
-                board.address()
-            ))
+            .args(image_arguments(facts.image, &files.path("image")))
             .arg("-chardev")
             .arg(format!("socket,id=uart,path={}", files.path("uart").display()))
             .args(["-serial", "chardev:uart"])
@@ -124,13 +93,16 @@ impl Qemu {
             .stdout(files.create(STDOUT)?)
             .stderr(files.create(STDERR)?);
         let mut child = qemu.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => DeviceError::NoQemu,
-            _ => DeviceError::io(format!("start {PROGRAM}"))(error),
+            io::ErrorKind::NotFound => DeviceError::NoEmulator {
+                program: facts.emulator.program,
+                package: facts.emulator.package,
+            },
+            _ => DeviceError::io(format!("start {}", facts.emulator.program))(error),
         })?;
         match accept(&listener, &mut child, &files, options.timeout) {
             Ok(uart) => {
                 let mut qemu = Self { uart, child, files };
-                if board.greets() {
+                if facts.greets {
                     qemu.greeting(options.timeout)?;
                 }
                 Ok(qemu)
@@ -152,6 +124,16 @@ impl Qemu {
             }
             _ => DeviceError::Ended { awaited, log: self.files.log() },
         })
+    }
+}
+
+/// What puts the image where the firmware looks for it.
+fn image_arguments(medium: Medium, file: &Path) -> [String; 2] {
+    match medium {
+        Medium::Memory { address, .. } => [
+            "-device".into(),
+            format!("loader,file={},addr={address:#010x},force-raw=on", file.display()),
+        ],
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt, iter, str::FromStr};
 
+use super::QemuBoard;
+
 /// A device that `--device` can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -11,39 +13,6 @@ pub enum DeviceSpec {
     Sim,
     /// The agent's firmware for this board in QEMU.
     Qemu(QemuBoard),
-}
-
-/// A board that QEMU emulates and for which there is firmware.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum QemuBoard {
-    /// Arm MPS2 with a Cortex-M4F.
-    Mps2An386,
-    /// Arm MPS2 with a Cortex-M7.
-    Mps2An500,
-    /// Arm MPS2+ with a Cortex-M33.
-    Mps2An505,
-    /// STM32F405, a Cortex-M4F with 128 KB of RAM.
-    NetduinoPlus2,
-    /// nRF51822, a Cortex-M0 with 16 KB of RAM.
-    Microbit,
-}
-
-impl QemuBoard {
-    /// Every board there is.
-    pub const ALL: [Self; 5] =
-        [Self::Mps2An386, Self::Mps2An500, Self::Mps2An505, Self::NetduinoPlus2, Self::Microbit];
-
-    /// Its name, in QEMU and in the tree.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Mps2An386 => "mps2-an386",
-            Self::Mps2An500 => "mps2-an500",
-            Self::Mps2An505 => "mps2-an505",
-            Self::NetduinoPlus2 => "netduinoplus2",
-            Self::Microbit => "microbit",
-        }
-    }
 }
 
 impl DeviceSpec {
