@@ -16,12 +16,13 @@ use anyhow::Context;
 use clap::Parser;
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 5] = [
+const BOARDS: [(&str, &str); 6] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
     ("rwkv-embedded/boards/netduinoplus2", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/microbit", "thumbv6m-none-eabi"),
+    ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.
@@ -99,6 +100,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             })
         })
         .collect();
+    steps.push(step("rp2040js is there", setup::rp2040js));
     steps.append(&mut lints());
     for target in setup::BARE {
         for (package, features) in

@@ -9,7 +9,7 @@ use rwkv_core::{Digest, Error, exec::Part, image::Version, sampler::SamplerConfi
 use serde::{Deserialize, Serialize};
 
 /// Goes up with every change of the messages.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// Tokens in one [`Request::Feed`], at most.
 pub const MAX_FEED: usize = 64;
@@ -131,6 +131,9 @@ pub enum Tick {
     Instructions(u32),
     /// So many nanoseconds.
     Nanoseconds(u32),
+    /// So many cycles of a simulated core, as its simulator counts them: not those of the chip,
+    /// whose flash has wait states.
+    SimulatedCycles(u32),
 }
 
 /// The image that an agent runs.

@@ -137,6 +137,7 @@ pub fn validate<'a>(
         differing_bits: run.difference.as_ref().map_or(0, Difference::bits),
         first_difference: run.difference,
         instructions_per_token: Cost::instructions(info.tick, &run.ticks),
+        simulated_cycles_per_token: Cost::simulated_cycles(info.tick, &run.ticks),
         seconds: start.elapsed().as_secs_f64(),
         memory: device.memory().ok(),
         info,

@@ -30,6 +30,8 @@ pub struct Verdict {
     pub first_difference: Option<Difference>,
     /// What a token cost, if the device counts instructions.
     pub instructions_per_token: Option<Cost>,
+    /// What a token cost, if the device is simulated and its simulator counts cycles.
+    pub simulated_cycles_per_token: Option<Cost>,
     /// Seconds that the device took for all tokens.
     pub seconds: f64,
     /// The device's memory in use, if it could still tell.
@@ -92,7 +94,22 @@ pub struct Cost {
 impl Cost {
     /// Instructions for tokens that took these ticks; `None` if ticks are something else.
     pub(super) fn instructions(tick: Tick, ticks: &[u32]) -> Option<Self> {
-        let Tick::Instructions(each) = tick else { return None };
+        match tick {
+            Tick::Instructions(each) => Self::of(each, ticks),
+            _ => None,
+        }
+    }
+
+    /// Simulated cycles for tokens that took these ticks; `None` if ticks are something else.
+    pub(super) fn simulated_cycles(tick: Tick, ticks: &[u32]) -> Option<Self> {
+        match tick {
+            Tick::SimulatedCycles(each) => Self::of(each, ticks),
+            _ => None,
+        }
+    }
+
+    /// Of tokens that took these ticks, if there are any.
+    fn of(each: u32, ticks: &[u32]) -> Option<Self> {
         let mut costs: Vec<u64> =
             ticks.iter().map(|ticks| u64::from(*ticks) * u64::from(each)).collect();
         costs.sort_unstable();
@@ -135,9 +152,14 @@ impl fmt::Display for Verdict {
         }
         writeln!(f, "prompt        {} tokens", self.prompt_tokens)?;
         writeln!(f, "generated     {} tokens", self.generated.len())?;
-        if let Some(cost) = self.instructions_per_token {
+        let costs = [
+            ("instructions", self.instructions_per_token, ""),
+            ("cycles", self.simulated_cycles_per_token, ", simulated"),
+        ];
+        for (name, cost, note) in costs {
+            let Some(cost) = cost else { continue };
             let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
-            writeln!(f, "instructions  {median} per token (median), {mean} (mean)")?;
+            writeln!(f, "{name:<13} {median} per token (median), {mean} (mean){note}")?;
         }
         if let Some(memory) = self.memory {
             let parts = [
@@ -172,5 +194,14 @@ mod tests {
         assert_eq!(cost, Some(Cost { median: 120, mean: 120 }));
         assert_eq!(Cost::instructions(Tick::Instructions(40), &[]), None);
         assert_eq!(Cost::instructions(Tick::Nanoseconds(1), &[3]), None);
+    }
+
+    #[test]
+    fn simulated_cycles_are_no_instructions() {
+        let tick = Tick::SimulatedCycles(125);
+        let cost = Cost::simulated_cycles(tick, &[3, 1, 5]);
+        assert_eq!(cost, Some(Cost { median: 375, mean: 375 }));
+        assert_eq!(Cost::instructions(tick, &[3]), None);
+        assert_eq!(Cost::simulated_cycles(Tick::Instructions(40), &[3]), None);
     }
 }

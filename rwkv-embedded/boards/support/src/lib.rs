@@ -11,10 +11,12 @@ use cortex_m_rt::{ExceptionFrame, exception};
 use defmt_semihosting as _;
 use embedded_io::{Read, Write};
 use rwkv_embedded::{
-    agent::{Agent, Board, protocol::Tick},
+    agent::{Agent, Board},
     selftest,
 };
 use semihosting::process;
+
+pub use rwkv_embedded::agent::protocol::Tick;
 
 pub mod cmsdk;
 pub mod memory;
@@ -25,8 +27,8 @@ pub trait Machine: Sized {
     const NAME: &'static str;
     /// The name of its core, as in [`Board`].
     const CORE: &'static str;
-    /// Instructions per tick of the clock under `-icount shift=0`, where one takes 1 ns.
-    const INSTRUCTIONS_PER_TICK: u32;
+    /// What a tick of the clock is, in QEMU under `-icount shift=0`, where an instruction takes 1 ns.
+    const TICK: Tick;
     /// The line to the host.
     type Uart: Read<Error = Infallible> + Write;
 
@@ -51,7 +53,7 @@ impl<M: Machine> Board for Measured<M> {
     }
 
     fn tick(&self) -> Tick {
-        Tick::Instructions(M::INSTRUCTIONS_PER_TICK)
+        M::TICK
     }
 
     fn stack_used(&self) -> Option<u32> {
