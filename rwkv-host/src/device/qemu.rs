@@ -10,6 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use object::{
+    Endianness,
+    elf::{ELFOSABI_NONE, EM_RISCV, ET_EXEC, PF_R, PT_LOAD},
+    write::elf::{FileHeader, ProgramHeader, Writer},
+};
 use tempfile::TempDir;
 
 use super::{
@@ -73,7 +78,7 @@ impl Qemu {
             elf: elf.clone(),
             dir: dir.map_err(DeviceError::io("make a temporary directory"))?,
         };
-        fs::write(files.path("image"), flash)
+        image_file(facts.image, flash, &files.path("image"))
             .map_err(DeviceError::io("write the image for QEMU"))?;
         let listener = UnixListener::bind(files.path("uart"))
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
@@ -134,7 +139,49 @@ fn image_arguments(medium: Medium, file: &Path) -> [String; 2] {
             "-device".into(),
             format!("loader,file={},addr={address:#010x},force-raw=on", file.display()),
         ],
+        Medium::RiscvElf { .. } => ["-device".into(), format!("loader,file={}", file.display())],
     }
+}
+
+/// Writes the file that the emulator loads.
+fn image_file(medium: Medium, flash: &[u8], path: &Path) -> io::Result<()> {
+    match medium {
+        Medium::Memory { .. } => fs::write(path, flash),
+        Medium::RiscvElf { address, .. } => fs::write(path, elf(EM_RISCV, address, flash)),
+    }
+}
+
+/// An ELF file of one segment, with these bytes at this address.
+fn elf(machine: u16, address: u32, bytes: &[u8]) -> Vec<u8> {
+    let (size, address) = (bytes.len() as u64, u64::from(address));
+    let mut file = Vec::new();
+    let mut writer = Writer::new(Endianness::Little, false, &mut file);
+    writer.reserve_file_header();
+    writer.reserve_program_headers(1);
+    let offset = writer.reserve(bytes.len(), 4) as u64;
+    let header = FileHeader {
+        os_abi: ELFOSABI_NONE,
+        abi_version: 0,
+        e_type: ET_EXEC,
+        e_machine: machine,
+        e_entry: address,
+        e_flags: 0,
+    };
+    writer.write_file_header(&header).expect("a vector takes all");
+    writer.write_align_program_headers();
+    writer.write_program_header(&ProgramHeader {
+        p_type: PT_LOAD,
+        p_flags: PF_R,
+        p_offset: offset,
+        p_vaddr: address,
+        p_paddr: address,
+        p_filesz: size,
+        p_memsz: size,
+        p_align: 4,
+    });
+    writer.pad_until(offset as usize);
+    writer.write(bytes);
+    file
 }
 
 fn accept(
