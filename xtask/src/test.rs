@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::Parser;
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 7] = [
+const BOARDS: [(&str, &str); 8] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
@@ -24,6 +24,7 @@ const BOARDS: [(&str, &str); 7] = [
     ("rwkv-embedded/boards/microbit", "thumbv6m-none-eabi"),
     ("rwkv-embedded/boards/sifive_e", "riscv32imac-unknown-none-elf"),
     ("rwkv-embedded/boards/virt", "riscv32imafc-unknown-none-elf"),
+    ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.
@@ -101,6 +102,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             })
         })
         .collect();
+    steps.push(step("rp2040js is there", setup::rp2040js));
     steps.append(&mut lints());
     for target in setup::BARE {
         for (package, features) in

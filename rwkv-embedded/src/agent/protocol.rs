@@ -131,6 +131,9 @@ pub enum Tick {
     Instructions(u32),
     /// So many nanoseconds.
     Nanoseconds(u32),
+    /// So many cycles of a simulated core, as its simulator counts them: not those of the chip,
+    /// whose flash has wait states.
+    SimulatedCycles(u32),
 }
 
 /// The image that an agent runs.

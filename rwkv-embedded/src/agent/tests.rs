@@ -356,6 +356,11 @@ fn messages_are_the_pinned_bytes() {
     };
     assert_eq!(reply(Reply::Memory(memory)), "0201020103000001ac0204");
     assert_eq!(reply(Reply::Done), "03");
+    let name = |name: &str| name.try_into().unwrap();
+    let (board, core, tick) = (name("b"), name("c"), Tick::SimulatedCycles(300));
+    let image = Err(ImageError::Magic.into());
+    let info = Info { protocol: 300, board, core, tick, image };
+    assert_eq!(reply(Reply::Info(info)), "00ac020162016302ac02010003");
     let spent = Spent { section: 300, id: 68, part: Part::Columns, times: 2, ticks: 128 };
     assert_eq!(reply(Reply::Spent([spent].into_iter().collect())), "0501ac024405028001");
     assert_eq!(reply(Reply::State([1.0, -0.5].into_iter().collect())), "06020000803f000000bf");

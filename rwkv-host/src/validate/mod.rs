@@ -138,6 +138,7 @@ pub fn validate<'a>(
         first_difference: run.difference,
         instructions_per_token: Cost::instructions(info.tick, &run.ticks),
         bytes_read_per_token: Cost::bytes(&run.read),
+        simulated_cycles_per_token: Cost::simulated_cycles(info.tick, &run.ticks),
         seconds: start.elapsed().as_secs_f64(),
         memory: device.memory().ok(),
         info,
