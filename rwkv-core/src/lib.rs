@@ -41,6 +41,7 @@ extern crate std;
 #[cfg(target_endian = "big")]
 compile_error!("images are little-endian and read in place: big-endian targets are not supported");
 
+mod brief;
 pub mod digest;
 mod error;
 pub mod exec;

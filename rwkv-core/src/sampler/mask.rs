@@ -118,6 +118,7 @@ impl Mask for Allowed<'_> {
 
 /// A sampler that sees the allowed tokens of a row only, from [`Sampler::within`].
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Within<'a, M> {
     sampler: &'a mut Sampler,
     mask: M,
