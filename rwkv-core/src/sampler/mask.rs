@@ -56,6 +56,17 @@ impl<M: Mask + ?Sized> Mask for &M {
     }
 }
 
+/// No mask: every token may be chosen.
+impl Mask for () {
+    fn allows(&self, _: u32) -> bool {
+        true
+    }
+
+    fn allows_all(&self) -> bool {
+        true
+    }
+}
+
 /// What both allow.
 impl<A: Mask, B: Mask> Mask for (A, B) {
     fn allows(&self, token: u32) -> bool {
