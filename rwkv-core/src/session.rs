@@ -23,6 +23,8 @@ pub struct Model<'a, S, K = Native> {
     undo: Option<&'a mut [f32]>,
 }
 
+crate::brief!([S, K] Model<'_, S, K>, |model| "Model({})", model.header);
+
 impl<'a, S: Stream> Model<'a, S> {
     /// A model over memory of at least [`Header::scratch_words`] words.
     ///

@@ -45,6 +45,8 @@ pub struct InPlace<'a> {
     at: usize,
 }
 
+crate::brief!([] InPlace<'_>, |stream| "InPlace({} words, at {})", stream.words.len(), stream.at);
+
 impl<'a> InPlace<'a> {
     /// A stream over [`crate::Image::words`].
     pub const fn new(words: &'a [u32]) -> Self {

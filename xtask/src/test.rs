@@ -8,6 +8,7 @@ use crate::{
     cores::PROBE,
     demo::Demo,
     exactness::Exactness,
+    formats,
     fuzz::Fuzz,
     job, panics, setup,
     suite::Suite,
@@ -75,6 +76,7 @@ fn lints() -> Vec<Step> {
         }));
     }
     steps.push(cargo("fuzz", &["fmt", "--check"]));
+    steps.push(step("every public type can be logged", formats::run));
     steps.push(step("cargo doc", || {
         let mut doc = job::cargo(".");
         doc.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");

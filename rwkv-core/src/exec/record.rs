@@ -15,6 +15,7 @@ use crate::{
 
 /// A record that a token reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Request {
     /// What it holds.
     pub id: Id,
@@ -34,6 +35,7 @@ impl Request {
 
 /// What a token needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Plan {
     /// Words of scratch for one token.
     pub scratch_words: u32,

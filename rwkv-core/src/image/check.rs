@@ -23,6 +23,7 @@ pub const PIECE_WORDS: usize = 128;
 
 /// An image whose every byte was checked over a stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Checked {
     /// Its header.
     pub header: Header,

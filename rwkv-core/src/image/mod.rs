@@ -44,6 +44,8 @@ pub struct Image<'a> {
     words: &'a [u32],
 }
 
+crate::brief!([] Image<'_>, |image| "Image({=u32:08x}, {})", image.identity(), image.header);
+
 impl<'a> Image<'a> {
     /// Checks an image that fills `bytes` exactly.
     ///
@@ -193,6 +195,8 @@ pub struct Found<'a> {
     /// Its blocks.
     pub payload: &'a [u32],
 }
+
+crate::brief!([] Found<'_>, |found| "Found({} at {})", found.record, found.offset);
 
 /// Compares a block with the checksum in its first word; `at` is its place in words.
 ///

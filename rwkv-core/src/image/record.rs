@@ -184,6 +184,7 @@ codes! {
 
 /// What the model text knows of a record before it reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Shape {
     /// What it holds.
     pub id: Id,
@@ -233,6 +234,7 @@ impl Shape {
 
 /// A record header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Record {
     /// What it holds.
     pub id: Id,

@@ -5,6 +5,7 @@ use crate::error::ImageError;
 
 /// One entry of the section table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Section {
     /// What it holds.
     pub kind: SectionKind,

@@ -17,6 +17,7 @@ pub struct Candidate {
 ///
 /// The result depends on the row alone, not on how it was sliced.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Candidates {
     entries: [Candidate; MAX_CANDIDATES],
     len: usize,

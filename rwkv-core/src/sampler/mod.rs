@@ -68,6 +68,7 @@ pub const MAX_CANDIDATES: usize = 64;
 /// # Ok::<(), rwkv_core::sampler::SamplerError>(())
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Sampler {
     config: SamplerConfig,
     /// 1 / T; unused when greedy.

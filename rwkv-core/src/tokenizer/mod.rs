@@ -78,6 +78,7 @@ static BYTES: [u8; 256] = {
 
 /// The tokens of a text, from [`Tokenizer::encode`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Encode<'a, 't> {
     tokenizer: Tokenizer<'a>,
     rest: &'t [u8],

@@ -80,6 +80,8 @@ pub struct Agent<'a, B, S = InPlace<'a>> {
     session: Result<Session<'a, S>, AgentError>,
 }
 
+rwkv_core::brief!([B: Board] Agent<'_, B>, |agent| "Agent({}, {})", B::NAME, agent.image);
+
 impl<'a, B: Board> Agent<'a, B> {
     /// Checks the image at the start of `flash` and puts state and scratch into `arena`.
     ///

@@ -19,6 +19,9 @@ pub struct Buffered<'b, M, const VERIFY: bool = true> {
     reads: Reads,
 }
 
+rwkv_core::brief!([M, const VERIFY: bool] Buffered<'_, M, VERIFY>, |stream| "Buffered(at word {}, {})",
+    stream.at, stream.reads);
+
 impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
     /// A stream over an image of `bytes` bytes ([`rwkv_core::Header::bytes`]) that begins at byte
     /// `first` of the medium, a multiple of its unit. The buffer has room for a block:

@@ -41,6 +41,7 @@ pub trait Medium {
 /// A stream that gives way to other tasks at every block, for weights in place beside tasks that
 /// may not wait for a whole token.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct GivingWay<S>(
     /// The stream.
     pub S,

@@ -183,9 +183,8 @@ impl FitArgs {
         } else {
             vec![u32::from(b'\n').min(image.header().dims.vocab - 1)]
         };
-        live_share(image, &prompt, TOKENS.max(prompt.len())).context(
-            "the model cannot compute a token on this host; give --live to go on without",
-        )
+        live_share(image, &prompt, TOKENS.max(prompt.len()))
+            .context("the model cannot compute a token on this host; give --live to go on without")
     }
 }
 
