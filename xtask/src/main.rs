@@ -8,6 +8,7 @@ mod document;
 mod embassy;
 mod exactness;
 mod figures;
+mod formats;
 mod fuzz;
 mod job;
 mod panics;

@@ -1,6 +1,12 @@
 //! A board in QEMU: the image is loaded where its flash would be, the agent's UART is a socket.
 
-use std::{path::Path, process::Command};
+use std::{borrow::Cow, path::Path, process::Command};
+
+use object::{
+    Endianness,
+    elf::{ELFOSABI_NONE, EM_RISCV, ET_EXEC, PF_R, PT_LOAD},
+    write::elf::{FileHeader, ProgramHeader, Writer},
+};
 
 use super::{
     DeviceError, Options, QemuBoard,
@@ -22,7 +28,7 @@ pub(super) fn start(
     }
     let elf = firmware::find(facts.name, facts.target, options.firmware.as_deref())?;
     let files = Files::new(elf.clone())?;
-    let image = files.write("image", flash)?;
+    let image = files.write("image", &image_file(facts.image, flash))?;
 
     let mut qemu = Command::new(facts.emulator.program);
     qemu.args(["-M", facts.name, "-display", "none", "-monitor", "none"])
@@ -48,5 +54,47 @@ fn image_arguments(medium: Medium, file: &Path) -> [String; 2] {
             "-device".into(),
             format!("loader,file={},addr={address:#010x},force-raw=on", file.display()),
         ],
+        Medium::RiscvElf { .. } => ["-device".into(), format!("loader,file={}", file.display())],
     }
+}
+
+/// The file that the emulator loads.
+fn image_file(medium: Medium, flash: &[u8]) -> Cow<'_, [u8]> {
+    match medium {
+        Medium::Memory { .. } => flash.into(),
+        Medium::RiscvElf { address, .. } => elf(EM_RISCV, address, flash).into(),
+    }
+}
+
+/// An ELF file of one segment, with these bytes at this address.
+fn elf(machine: u16, address: u32, bytes: &[u8]) -> Vec<u8> {
+    let (size, address) = (bytes.len() as u64, u64::from(address));
+    let mut file = Vec::new();
+    let mut writer = Writer::new(Endianness::Little, false, &mut file);
+    writer.reserve_file_header();
+    writer.reserve_program_headers(1);
+    let offset = writer.reserve(bytes.len(), 4) as u64;
+    let header = FileHeader {
+        os_abi: ELFOSABI_NONE,
+        abi_version: 0,
+        e_type: ET_EXEC,
+        e_machine: machine,
+        e_entry: address,
+        e_flags: 0,
+    };
+    writer.write_file_header(&header).expect("a vector takes all");
+    writer.write_align_program_headers();
+    writer.write_program_header(&ProgramHeader {
+        p_type: PT_LOAD,
+        p_flags: PF_R,
+        p_offset: offset,
+        p_vaddr: address,
+        p_paddr: address,
+        p_filesz: size,
+        p_memsz: size,
+        p_align: 4,
+    });
+    writer.pad_until(offset as usize);
+    writer.write(bytes);
+    file
 }

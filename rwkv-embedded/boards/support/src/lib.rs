@@ -7,7 +7,6 @@
 
 use core::convert::Infallible;
 
-use cortex_m_rt::{ExceptionFrame, exception};
 use defmt_semihosting as _;
 use embedded_io::{Read, Write};
 use rwkv_embedded::{
@@ -18,8 +17,15 @@ use semihosting::process;
 
 pub use rwkv_embedded::agent::protocol::Tick;
 
+#[cfg_attr(target_arch = "arm", path = "arm.rs")]
+#[cfg_attr(target_arch = "riscv32", path = "riscv.rs")]
+mod architecture;
+
 pub mod cmsdk;
 pub mod memory;
+
+#[cfg(target_arch = "riscv32")]
+pub use architecture::instructions;
 
 /// What is particular to a board.
 pub trait Machine: Sized {
@@ -94,29 +100,10 @@ pub unsafe fn run<M: Machine>() -> ! {
 
 /// Refuses to go on where floats are not those of the book.
 fn check_floats() {
-    #[cfg(target_abi = "eabihf")]
-    {
-        /// Flush-to-zero and default-NaN in FPSCR: both must be off.
-        const FPSCR_MODES: u32 = 1 << 24 | 1 << 25;
-        let modes = fpscr() & FPSCR_MODES;
-        if modes != 0 {
-            defmt::panic!("FPSCR has flush-to-zero or default-NaN set: {:#x}", modes);
-        }
-    }
+    architecture::check_float_modes();
     if let Err(error) = selftest::floats() {
         defmt::panic!("float self-test: {}", error);
     }
-}
-
-#[cfg(target_abi = "eabihf")]
-fn fpscr() -> u32 {
-    let value;
-    // SAFETY: reads the status register of the floating-point unit, which the start-up code has
-    // switched on.
-    unsafe {
-        core::arch::asm!("vmrs {}, fpscr", out(reg) value, options(nomem, nostack));
-    }
-    value
 }
 
 /// Logs the panic and leaves the emulator with a failure.
@@ -129,12 +116,5 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 /// `defmt::panic!` has logged its message already.
 #[defmt::panic_handler]
 fn defmt_panic() -> ! {
-    process::exit(1)
-}
-
-/// Logs where the fault came from and leaves the emulator with a failure.
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    defmt::error!("hard fault at {:#010x}", frame.pc());
     process::exit(1)
 }
