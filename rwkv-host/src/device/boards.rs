@@ -194,7 +194,7 @@ mod tests {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
             let script = fs::read_to_string(script).expect(&path);
             let facts = board.facts();
-            let (_, ram) = script.split_once("RAM ").expect(&path);
+            let (_, ram) = script.split_once("\n  RAM ").expect(&path);
             assert_eq!(number(ram, "LENGTH"), facts.ram, "{path}");
             assert_eq!(number(&script, "_arena_size"), facts.arena, "{path}");
             let (Medium::Memory { address, room } | Medium::RiscvElf { address, room }) =
