@@ -1,14 +1,14 @@
 //! Every emulated board against the host, over 64 tokens: a test for each.
 
 use rwkv_core::sampler::SamplerConfig;
-use rwkv_embedded::agent::protocol::Memory;
+use rwkv_embedded::agent::protocol::{Memory, Reply, Request};
 use rwkv_host::{
     convert::{Options as Conversion, Weights},
     device::{Device, DeviceSpec, Options, QemuBoard},
     validate::{Host, validate},
 };
 use rwkv_tests::{
-    devices::can_run,
+    devices::{Asked, can_run},
     image_with,
     random::{self, Container},
     text,
@@ -61,6 +61,7 @@ fn agrees(board: QemuBoard) {
     if !can_run(board) {
         return;
     }
+    tells_of_no_image(board);
     let prompt = text(TOKENS, 9);
     for (version, checkpoint) in models(board) {
         for weights in [Weights::Int8, Weights::Int4] {
@@ -84,6 +85,16 @@ fn agrees(board: QemuBoard) {
             has_room(board, verdict.memory.expect("the board tells its memory"));
         }
     }
+}
+
+/// A board without an image answers, and the host can read its log.
+fn tells_of_no_image(board: QemuBoard) {
+    let mut device = Asked::start(DeviceSpec::Qemu(board), &[0xff; 64]);
+    let Reply::Info(info) = device.ask(&Request::Info) else { panic!("no answer to its name") };
+    assert_eq!(info.board, board.name());
+    assert!(info.image.is_err());
+    let log = device.log();
+    assert!(log.0.contains("no image"), "{}: {log}", board.name());
 }
 
 /// The agent has no heap, and its stack keeps away from the arena.
