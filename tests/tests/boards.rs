@@ -4,8 +4,8 @@ use rwkv_core::sampler::SamplerConfig;
 use rwkv_embedded::agent::protocol::{Memory, Reply, Request};
 use rwkv_host::{
     convert::{Options as Conversion, Weights},
-    device::{Device, DeviceSpec, Options, QemuBoard},
-    validate::{Host, validate},
+    device::{Device, DeviceError, DeviceSpec, Options, QemuBoard},
+    validate::{Host, Verdict, validate},
 };
 use rwkv_tests::{
     devices::{Asked, can_run},
@@ -48,10 +48,12 @@ fn every_board_is_tested() {
     assert_eq!(TESTED, QemuBoard::ALL);
 }
 
-/// Random models that fit the RAM and flash of a board.
-fn models(board: QemuBoard) -> [(&'static str, tempfile::NamedTempFile); 2] {
-    ["4", "7"].map(|version| match board {
-        QemuBoard::Microbit | QemuBoard::SifiveE => (version, random::small(version)),
+/// Random models of two versions that fit the RAM and flash of a device.
+fn models(spec: DeviceSpec) -> [(&'static str, tempfile::NamedTempFile); 2] {
+    ["4", "7"].map(|version| match spec {
+        DeviceSpec::Qemu(QemuBoard::Microbit | QemuBoard::SifiveE) => {
+            (version, random::small(version))
+        }
         _ => (version, random::checkpoint(version, Container::Safetensors)),
     })
 }
@@ -62,28 +64,10 @@ fn agrees(board: QemuBoard) {
         return;
     }
     tells_of_no_image(board);
-    let prompt = text(TOKENS, 9);
-    for (version, checkpoint) in models(board) {
-        for weights in [Weights::Int8, Weights::Int4] {
-            let file = image_with(checkpoint.path(), &Conversion::new(weights));
-            let image = file.open().expect("it opens");
-            let mut device = Device::open(DeviceSpec::Qemu(board), &image, &Options::default())
-                .expect("the board starts");
-            let warm = SamplerConfig {
-                temperature: 0.8,
-                top_k: 40,
-                top_p: 0.95,
-                seed: 5,
-                ..SamplerConfig::GREEDY
-            };
-            let mut host = Host::parallel(&image, warm).expect("the host starts");
-            let verdict = validate(&mut device, &mut host, warm, &prompt, TOKENS, |_| {})
-                .expect("there is a verdict");
-            println!("{}, version {version}, {weights:?}\n{verdict}\n", board.name());
-            assert!(verdict.is_equal(), "{}, {version}, {weights:?}: {verdict}", board.name());
-            assert_eq!(verdict.tokens, 2 * TOKENS);
-            has_room(board, verdict.memory.expect("the board tells its memory"));
-        }
+    let verdicts = agree(DeviceSpec::Qemu(board)).expect("the board starts");
+    for verdict in verdicts {
+        assert!(verdict.instructions_per_token.is_some());
+        has_room(board, verdict.memory.expect("the board tells its memory"));
     }
 }
 
@@ -97,13 +81,57 @@ fn tells_of_no_image(board: QemuBoard) {
     assert!(log.0.contains("no image"), "{}: {log}", board.name());
 }
 
-/// The agent has no heap, and its stack keeps away from the arena.
+/// The stack of the agent keeps away from the arena.
 fn has_room(board: QemuBoard, memory: Memory) {
-    assert_eq!(memory.heap, 0);
     let stack = memory.stack.expect("the board measures its stack");
     let statics = memory.statics.expect("the board knows its statics");
     let untouched = board.left_by_arena().saturating_sub(statics + stack);
     println!("{}: {stack} bytes of stack, {untouched} bytes never touched\n", board.name());
-    assert!(stack > 0);
     assert!(untouched >= HEADROOM, "{}: {untouched} bytes below the stack", board.name());
+}
+
+#[test]
+fn the_simulated_rp2040_agrees_over_64_tokens() {
+    match agree(DeviceSpec::Rp2040js) {
+        Ok(verdicts) => {
+            let counted = |verdict: &Verdict| verdict.simulated_cycles_per_token.is_some();
+            assert!(verdicts.iter().all(counted));
+        }
+        Err(error @ (DeviceError::NoEmulator { .. } | DeviceError::NoPackage { .. })) => {
+            println!("skipped: {}, since {error}", DeviceSpec::Rp2040js);
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Compares a device with the host over every model and format.
+fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
+    let prompt = text(TOKENS, 9);
+    let mut verdicts = Vec::new();
+    for (version, checkpoint) in models(spec) {
+        for weights in [Weights::Int8, Weights::Int4] {
+            let file = image_with(checkpoint.path(), &Conversion::new(weights));
+            let image = file.open().expect("it opens");
+            let mut device = Device::open(spec, &image, &Options::default())?;
+            let warm = SamplerConfig {
+                temperature: 0.8,
+                top_k: 40,
+                top_p: 0.95,
+                seed: 5,
+                ..SamplerConfig::GREEDY
+            };
+            let mut host = Host::parallel(&image, warm).expect("the host starts");
+            let verdict = validate(&mut device, &mut host, warm, &prompt, TOKENS, |_| {})
+                .expect("there is a verdict");
+            println!("{spec}, version {version}, {weights:?}\n{verdict}\n");
+            assert!(verdict.is_equal(), "{spec}, {version}, {weights:?}: {verdict}");
+            assert_eq!(verdict.tokens, 2 * TOKENS);
+            let memory = verdict.memory.expect("the board tells its memory");
+            assert_eq!(memory.heap, 0);
+            assert!(memory.stack.is_some_and(|bytes| bytes > 0));
+            device.halt().expect("it ends");
+            verdicts.push(verdict);
+        }
+    }
+    Ok(verdicts)
 }

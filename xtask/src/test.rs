@@ -8,6 +8,7 @@ use crate::{
     cores::PROBE,
     demo::Demo,
     exactness::Exactness,
+    formats,
     fuzz::Fuzz,
     job, panics, setup,
     suite::Suite,
@@ -16,7 +17,7 @@ use anyhow::Context;
 use clap::Parser;
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 7] = [
+const BOARDS: [(&str, &str); 8] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
@@ -24,6 +25,7 @@ const BOARDS: [(&str, &str); 7] = [
     ("rwkv-embedded/boards/microbit", "thumbv6m-none-eabi"),
     ("rwkv-embedded/boards/sifive_e", "riscv32imac-unknown-none-elf"),
     ("rwkv-embedded/boards/virt", "riscv32imafc-unknown-none-elf"),
+    ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.
@@ -74,6 +76,7 @@ fn lints() -> Vec<Step> {
         }));
     }
     steps.push(cargo("fuzz", &["fmt", "--check"]));
+    steps.push(step("every public type can be logged", formats::run));
     steps.push(step("cargo doc", || {
         let mut doc = job::cargo(".");
         doc.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
@@ -101,6 +104,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             })
         })
         .collect();
+    steps.push(step("rp2040js is there", setup::rp2040js));
     steps.append(&mut lints());
     for target in setup::BARE {
         for (package, features) in

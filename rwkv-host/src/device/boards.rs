@@ -116,6 +116,11 @@ impl QemuBoard {
         self.facts().ram - self.facts().arena
     }
 
+    /// Bytes of the largest image that its firmware has room for.
+    pub const fn image_room(self) -> usize {
+        self.facts().image.room()
+    }
+
     pub(super) const fn facts(self) -> Facts {
         match self {
             Self::Mps2An386 => MPS2_AN386,

@@ -10,14 +10,17 @@ use core::convert::Infallible;
 use defmt_semihosting as _;
 use embedded_io::{Read, Write};
 use rwkv_embedded::{
-    agent::{Agent, Board, protocol::Tick},
+    agent::{Agent, Board},
     selftest,
 };
 use semihosting::process;
 
+pub use rwkv_embedded::agent::protocol::Tick;
+
 #[cfg_attr(target_arch = "arm", path = "arm.rs")]
 #[cfg_attr(target_arch = "riscv32", path = "riscv.rs")]
 mod architecture;
+
 pub mod cmsdk;
 pub mod memory;
 
@@ -30,8 +33,8 @@ pub trait Machine: Sized {
     const NAME: &'static str;
     /// The name of its core, as in [`Board`].
     const CORE: &'static str;
-    /// Instructions per tick of the clock under `-icount shift=0`, where one takes 1 ns.
-    const INSTRUCTIONS_PER_TICK: u32;
+    /// What a tick of the clock is, in QEMU under `-icount shift=0`, where an instruction takes 1 ns.
+    const TICK: Tick;
     /// The line to the host.
     type Uart: Read<Error = Infallible> + Write;
 
@@ -56,7 +59,7 @@ impl<M: Machine> Board for Measured<M> {
     }
 
     fn tick(&self) -> Tick {
-        Tick::Instructions(M::INSTRUCTIONS_PER_TICK)
+        M::TICK
     }
 
     fn stack_used(&self) -> Option<u32> {
