@@ -142,9 +142,9 @@ impl QemuBoard {
             Self::Microbit => Facts {
                 name: "microbit",
                 target: "thumbv6m-none-eabi",
-                image: Medium::Memory { address: 0x0002_4000, room: 0x0001_c000 },
+                image: Medium::Memory { address: 0x0001_8800, room: 0x0002_7800 },
                 ram: 16 * KIB,
-                arena: 4 * KIB,
+                arena: 7 * KIB,
                 ..MPS2_AN386
             },
             Self::SifiveE => Facts {
