@@ -1,15 +1,20 @@
 //! Every emulated board against the host, over 64 tokens: a test for each.
 
-use rwkv_core::sampler::SamplerConfig;
-use rwkv_embedded::agent::protocol::{Memory, Reply, Request};
+use rwkv_core::{Digest, Image, Model, sampler::SamplerConfig};
+use rwkv_embedded::{
+    agent::protocol::{Memory, Reply, Request, Token},
+    stream::{Buffered, buffer_words},
+};
 use rwkv_host::{
     convert::{Options as Conversion, Weights},
     device::{Device, DeviceError, DeviceSpec, Options, QemuBoard},
+    memory::Memory as HostMemory,
     validate::{Host, Verdict, validate},
 };
 use rwkv_tests::{
     devices::{Asked, can_run},
     image_with,
+    medium::{Clock, SimFlash, token_bytes},
     random::{self, Container},
     text,
 };
@@ -41,6 +46,8 @@ boards! {
     microbit: Microbit,
     sifive_e: SifiveE,
     virt: Virt,
+    lm3s6965evb: Lm3s6965Evb,
+    ast1030_evb: Ast1030Evb,
 }
 
 #[test]
@@ -54,8 +61,59 @@ fn models(spec: DeviceSpec) -> [(&'static str, tempfile::NamedTempFile); 2] {
         DeviceSpec::Qemu(QemuBoard::Microbit | QemuBoard::SifiveE) => {
             (version, random::small(version))
         }
+        DeviceSpec::Qemu(QemuBoard::Lm3s6965Evb) => (version, random::wider(version, 3)),
+        DeviceSpec::Qemu(QemuBoard::Ast1030Evb) => (version, random::wider(version, 5)),
         _ => (version, random::checkpoint(version, Container::Safetensors)),
     })
+}
+
+/// Checks what a board read of its medium, token by token.
+fn check_reads(spec: DeviceSpec, image: &Image<'_>, tokens: &[Token]) {
+    // The image is larger than RAM and internal flash together.
+    let larger =
+        |kib: usize| assert!(image.bytes().len() > kib << 10, "{} bytes", image.bytes().len());
+    match spec {
+        DeviceSpec::Qemu(QemuBoard::Lm3s6965Evb) => {
+            larger(256 + 64);
+            same_reads::<512>(image, tokens);
+        }
+        DeviceSpec::Qemu(QemuBoard::Ast1030Evb) => {
+            larger(768);
+            same_reads::<4>(image, tokens);
+        }
+        _ => assert!(tokens.iter().all(|token| token.read == 0)),
+    }
+}
+
+/// A token reads its fixed bytes and the columns whose input is not zero, in whole units: as many
+/// bytes as the same stream over a simulated flash.
+fn same_reads<const UNIT: usize>(image: &Image<'_>, tokens: &[Token]) {
+    let clock = Clock::default();
+    let header = *image.header();
+    let mut buffer = vec![0; buffer_words(&header, UNIT)];
+    let flash = SimFlash::<UNIT>::new(image.bytes(), &clock);
+    let mut stream = Buffered::<_, true>::new(flash, 0, header.bytes(), &mut buffer).expect("0");
+    let mut memory = HostMemory::new(image);
+    let (mut state, scratch) = memory.split(image).expect("it fits");
+    let mut model = Model::new(header, &mut stream, scratch).expect("it fits");
+    let (fixed, column) = token_bytes(image);
+    let (mut read, mut all) = (0, 0);
+    for token in tokens {
+        let before = model.columns();
+        model.step(state.reborrow(), token.token, &mut Digest::default()).expect("it steps");
+        let after = model.columns();
+        let (live, every) = (after.live - before.live, after.all - before.all);
+        let bytes = model.stream().reads().bytes;
+        assert_eq!(u64::from(token.read), bytes - read);
+        let needed = fixed + live * column;
+        assert!(u64::from(token.read) >= needed, "{} bytes read of {needed}", token.read);
+        assert!(UNIT > 4 || u64::from(token.read) == needed);
+        read = bytes;
+        all += fixed + every * column;
+    }
+    println!("{read} bytes were read, {all} without skipping");
+    // Between columns that are read, a sector holds others.
+    assert!(UNIT > 4 || read < all, "nothing is skipped");
 }
 
 /// Validates a board with every model and format.
@@ -121,7 +179,9 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
                 ..SamplerConfig::GREEDY
             };
             let mut host = Host::parallel(&image, warm).expect("the host starts");
-            let verdict = validate(&mut device, &mut host, warm, &prompt, TOKENS, |_| {})
+            let mut tokens = Vec::new();
+            let progress = |token: &Token| tokens.push(*token);
+            let verdict = validate(&mut device, &mut host, warm, &prompt, TOKENS, progress)
                 .expect("there is a verdict");
             println!("{spec}, version {version}, {weights:?}\n{verdict}\n");
             assert!(verdict.is_equal(), "{spec}, {version}, {weights:?}: {verdict}");
@@ -129,6 +189,8 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
             let memory = verdict.memory.expect("the board tells its memory");
             assert_eq!(memory.heap, 0);
             assert!(memory.stack.is_some_and(|bytes| bytes > 0));
+            check_reads(spec, &image, &tokens);
+            device.verify().expect("the image is whole");
             device.halt().expect("it ends");
             verdicts.push(verdict);
         }

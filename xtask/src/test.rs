@@ -17,7 +17,7 @@ use anyhow::Context;
 use clap::Parser;
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 8] = [
+const BOARDS: [(&str, &str); 10] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
@@ -26,6 +26,8 @@ const BOARDS: [(&str, &str); 8] = [
     ("rwkv-embedded/boards/sifive_e", "riscv32imac-unknown-none-elf"),
     ("rwkv-embedded/boards/virt", "riscv32imafc-unknown-none-elf"),
     ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
+    ("rwkv-embedded/boards/lm3s6965evb", "thumbv7m-none-eabi"),
+    ("rwkv-embedded/boards/ast1030-evb", "thumbv7em-none-eabihf"),
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.
