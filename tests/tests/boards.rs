@@ -58,7 +58,8 @@ fn every_board_is_tested() {
 /// Random models of two versions that fit the RAM and flash of a device.
 fn models(spec: DeviceSpec) -> [(&'static str, tempfile::NamedTempFile); 2] {
     ["4", "7"].map(|version| match spec {
-        DeviceSpec::Qemu(QemuBoard::Microbit | QemuBoard::SifiveE) => {
+        // rp2040js runs some eight million instructions a second.
+        DeviceSpec::Rp2040js | DeviceSpec::Qemu(QemuBoard::Microbit | QemuBoard::SifiveE) => {
             (version, random::small(version))
         }
         DeviceSpec::Qemu(QemuBoard::Lm3s6965Evb) => (version, random::wider(version, 3)),

@@ -5,6 +5,7 @@ mod c;
 mod cores;
 mod demo;
 mod document;
+mod embassy;
 mod exactness;
 mod figures;
 mod formats;
@@ -39,6 +40,8 @@ enum Job {
     Bench(bench::Bench),
     /// Build the C interface, and prove that firmware in C computes the host's bits
     C(c::C),
+    /// Generate tokens in an embassy executor beside a task that blinks, and prove their bits
+    Embassy,
     /// Measure what rwkv-core takes of a board's flash and write the table in the README
     Size,
     /// Compare the kernels of every core with the scalar reference, bit for bit
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),
         Job::C(c) => c.run(),
+        Job::Embassy => embassy::run(),
         Job::Size => size::run(),
         Job::Suite(suite) => suite.run(),
         Job::Fuzz(fuzz) => fuzz.run(),

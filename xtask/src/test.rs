@@ -7,6 +7,7 @@ use crate::{
     c::{C, CAPI},
     cores::PROBE,
     demo::Demo,
+    embassy::{self, EXAMPLE},
     exactness::Exactness,
     formats,
     fuzz::Fuzz,
@@ -60,6 +61,8 @@ fn lints() -> Vec<Step> {
         steps.push(cargo(board, &["fmt", "--check"]));
         steps.push(cargo(board, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     }
+    steps.push(cargo(EXAMPLE, &["fmt", "--check"]));
+    steps.push(cargo(EXAMPLE, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     steps.push(cargo(CAPI, &["fmt", "--check"]));
     steps.push(step(format!("cargo clippy in {CAPI}"), || {
         let mut clippy = job::cargo(CAPI);
@@ -137,6 +140,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
     steps.push(step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()));
+    steps.push(step("cargo xtask embassy", embassy::run));
     steps.push(step("cargo xtask panics", panics::run));
     steps.push(step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run()));
     steps.push(step("cargo xtask suite", || {
