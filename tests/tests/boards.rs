@@ -1,9 +1,10 @@
 //! Every emulated board against the host, over 64 tokens.
 
-use rwkv_core::sampler::SamplerConfig;
+use rwkv_core::{Image, sampler::SamplerConfig};
 use rwkv_host::{
     convert::{Options as Conversion, Weights},
     device::{Device, DeviceSpec, Options, QemuBoard},
+    fit::{Board, Layout, Trace, live_share},
     validate::{Host, validate},
 };
 use rwkv_tests::{
@@ -22,6 +23,13 @@ fn models(board: QemuBoard) -> [(&'static str, tempfile::NamedTempFile); 2] {
         QemuBoard::Microbit => (version, random::small(version)),
         _ => (version, random::checkpoint(version, Container::Safetensors)),
     })
+}
+
+/// What `rwkv fit` says that a token costs there.
+fn predicted(board: QemuBoard, image: &Image<'_>, prompt: &[u32]) -> f64 {
+    let core = Board::find(board.name()).expect("a row in fit/boards.rs").core;
+    let live = live_share(image, prompt, TOKENS).expect("the host computes");
+    Trace::new(&Layout::of(image), &core.costs(), live).instructions
 }
 
 #[test]
@@ -50,6 +58,12 @@ fn every_board_agrees_over_64_tokens() {
                 println!("{}, version {version}, {weights:?}\n{verdict}\n", board.name());
                 assert!(verdict.is_equal(), "{}, {version}, {weights:?}: {verdict}", board.name());
                 assert_eq!(verdict.tokens, 2 * TOKENS);
+                let cost = verdict.instructions_per_token.expect("the board counts instructions");
+                let predicted = predicted(board, &image, &prompt);
+                println!("{predicted:.0} instructions per token predicted");
+                // The widths of these models are no multiples of 32, which costs kernels detours.
+                let off = predicted / cost.mean as f64 - 1.0;
+                assert!(off.abs() <= 0.25, "{}, {version}, {weights:?}: {off}", board.name());
                 let memory = verdict.memory.expect("the board tells its memory");
                 assert_eq!(memory.heap, 0);
                 assert!(memory.stack.is_some_and(|bytes| bytes > 0));

@@ -156,7 +156,8 @@ pub struct Fit {
 impl Fit {
     /// The memories that are too small, with the bytes that are missing.
     pub fn missing(&self) -> Vec<(&'static str, u64)> {
-        let all = [("flash", self.flash), (self.image_in, self.medium), ("RAM", Some(self.ram.total))];
+        let all =
+            [("flash", self.flash), (self.image_in, self.medium), ("RAM", Some(self.ram.total))];
         let short = all.into_iter().filter_map(|(name, need)| {
             let need = need.filter(|need| !need.is_met())?;
             Some((name, need.needed - need.there))
@@ -281,8 +282,7 @@ pub fn fit(image: &Image<'_>, part: &Part, live: f64) -> (Fit, Vec<Alternative>)
     let own = Layout::of(image);
     let fit = assess(&own, part, live);
     let mut layouts = vec![(None, own)];
-    for (name, weights) in
-        [("f16", Weights::F16), ("int8", Weights::Int8), ("int4", Weights::Int4)]
+    for (name, weights) in [("f16", Weights::F16), ("int8", Weights::Int8), ("int4", Weights::Int4)]
     {
         let layout = Layout::planned(image, &options(image, part.core, weights));
         if layout.bytes < fit.image_bytes {
@@ -322,7 +322,13 @@ fn ways(part: &Part) -> Vec<Part> {
         image @ Place::InPlace { .. } => {
             let nor = Place::Streamed { name: "SPI NOR", room: 16 << 20, medium: SPI_NOR };
             let card = Place::Streamed { name: "SD card", room: 4 << 30, medium: SD_CARD };
-            vec![with(image, part.buffers), with(nor, 1), with(nor, 2), with(card, 1), with(card, 2)]
+            vec![
+                with(image, part.buffers),
+                with(nor, 1),
+                with(nor, 2),
+                with(card, 1),
+                with(card, 2),
+            ]
         }
     }
 }

@@ -105,9 +105,8 @@ fn token(out: &mut impl Write, fit: &Fit) -> io::Result<()> {
 /// Those that fit where the image does not, or that are faster where it does.
 fn alternatives(out: &mut impl Write, fit: &Fit, others: &[Alternative]) -> io::Result<()> {
     let rate = |fit: &Fit| fit.limits.tokens_per_second.unwrap_or_default();
-    let helps = |other: &&Alternative| {
-        other.fit.fits && (!fit.fits || rate(&other.fit) > 1.05 * rate(fit))
-    };
+    let helps =
+        |other: &&Alternative| other.fit.fits && (!fit.fits || rate(&other.fit) > 1.05 * rate(fit));
     let others: Vec<&Alternative> = others.iter().filter(helps).collect();
     if others.is_empty() {
         if !fit.fits {
@@ -146,7 +145,15 @@ pub(super) fn table(out: &mut impl Write, fits: &[(Board, Fit)]) -> io::Result<(
     writeln!(
         out,
         "{:<14} {:<11} {:<8} {:>7} {:>7} {:>11} {:>13} {:>9} {:<12}  verdict",
-        "board", "core", "image", "flash", "RAM", "bytes/token", "instr./token", "tokens/s", "binds"
+        "board",
+        "core",
+        "image",
+        "flash",
+        "RAM",
+        "bytes/token",
+        "instr./token",
+        "tokens/s",
+        "binds"
     )?;
     let share = |need: Option<Need>| {
         need.map_or(String::new(), |Need { needed, there }| {

@@ -169,8 +169,7 @@ impl Tracer<'_> {
         self.tiles(&record, at, Kind::Product, |rows| {
             let runs = rows.div_ceil(run);
             // Kernels take two rows at a time.
-            let pairs: usize =
-                (0..runs).map(|i| run.min(rows - i * run).next_multiple_of(2)).sum();
+            let pairs: usize = (0..runs).map(|i| run.min(rows - i * run).next_multiple_of(2)).sum();
             costs.row(&record) * pairs as f64 + costs.block * (runs - 1) as f64
         });
         Ok(record.rows as usize)
@@ -179,9 +178,7 @@ impl Tracer<'_> {
     /// A row of a table, whose record lies at `word`.
     fn row(&mut self, record: &Record, word: usize, row: usize) {
         let words = record.tile_words(1);
-        for (at, words) in
-            [(word, RECORD_WORDS), (word + RECORD_WORDS + row * words, words)]
-        {
+        for (at, words) in [(word, RECORD_WORDS), (word + RECORD_WORDS + row * words, words)] {
             self.touch(at, words, Known::Aside);
         }
         let each = if record.format == Format::F32 { 1.0 } else { self.costs.dequantise };
