@@ -12,7 +12,7 @@ const CORES: [Core; 7] =
     [Core::M0, Core::M3, Core::M4, Core::M7, Core::M33, Core::Rv32imac, Core::Rv32imafc];
 
 /// How far a predicted token may be from a measured one.
-const MARGIN: f64 = 0.1;
+const MARGIN: f64 = 0.05;
 
 /// The figures of `cargo xtask bench`.
 fn bench() -> BTreeMap<String, BTreeMap<String, f64>> {
