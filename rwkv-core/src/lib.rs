@@ -12,7 +12,8 @@
 //! - [`op`]: layer norm, token shift, quantisation and the recurrences, on slices;
 //! - [`image`] and [`stream`]: the format of the weights, and where they come from;
 //! - [`exec`]: executors, on which the versions in [`model`] run as their formulas read;
-//! - [`Model`]: the above in one type, with [`State`], [`sampler`], [`tokenizer`] and [`digest`].
+//! - [`Model`]: the above in one type, with [`State`], [`sampler`], [`tokenizer`] and [`digest`];
+//! - [`Generator`]: reads texts and continues them.
 //!
 //! ```no_run
 //! use rwkv_core::{Image, Model, State, stream::InPlace};
@@ -41,9 +42,11 @@ extern crate std;
 #[cfg(target_endian = "big")]
 compile_error!("images are little-endian and read in place: big-endian targets are not supported");
 
+mod brief;
 pub mod digest;
 mod error;
 pub mod exec;
+mod generate;
 pub mod image;
 pub mod kernel;
 pub mod math;
@@ -62,6 +65,7 @@ mod undo;
 pub use digest::Digest;
 pub use error::{Error, ImageError, StreamError};
 pub use exec::{Hidden, Logits};
+pub use generate::{Ending, GenerateError, Generator};
 pub use image::{Header, Image};
 pub use session::Model;
 pub use state::{State, StateView};

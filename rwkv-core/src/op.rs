@@ -105,6 +105,7 @@ pub fn dequantise_lane(line: &[u32], lane: usize, scale: f32, out: &mut [f32]) {
 
 /// Which of the two tokens a token-shift weight multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Shift {
     /// Versions 4 and 5: `x·m + prev·(1 - m)`.
     Current,
@@ -136,6 +137,7 @@ pub fn shift_in_place(x: &[f32], previous: &[f32], mix: &mut [f32]) {
 
 /// What follows a product, element by element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Activation {
     /// Nothing.
     Identity,
@@ -231,6 +233,7 @@ pub fn lerp(x: &mut [f32], target: &[f32], weight: &[f32]) {
 /// `m = max|x|`; below 2^-100 all zeros; else `q = round-half-even(x · (Q/m))` with
 /// `Q = 2^(bits-1) - 1`. A product with `Q/m` exceeds `Q` by rounding only, so `q` does not.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Quantiser {
     factor: f32,
     scale: f32,

@@ -23,6 +23,8 @@ pub struct Model<'a, S, K = Native> {
     undo: Option<&'a mut [f32]>,
 }
 
+crate::brief!([S, K] Model<'_, S, K>, |model| "Model({})", model.header);
+
 impl<'a, S: Stream> Model<'a, S> {
     /// A model over memory of at least [`Header::scratch_words`] words.
     ///
@@ -69,6 +71,11 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
     /// The header of the image.
     pub const fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The stream of weights, between tokens.
+    pub const fn stream(&mut self) -> &mut S {
+        &mut self.stream
     }
 
     /// Columns of sparse products in all tokens so far, and how many were not skipped.

@@ -24,6 +24,9 @@ pub struct State<const LAYERS: usize, const DIM: usize, const WIDTH: usize> {
     ready: bool,
 }
 
+crate::brief!([const LAYERS: usize, const DIM: usize, const WIDTH: usize]
+    State<LAYERS, DIM, WIDTH>, |_state| "State({} layers of {}, width {})", LAYERS, DIM, WIDTH);
+
 impl<const LAYERS: usize, const DIM: usize, const WIDTH: usize> State<LAYERS, DIM, WIDTH> {
     /// Memory for a state, all zeros, so that it takes no flash as a static. Where a sequence
     /// begins is the image's to say: no token is computed before [`crate::Model::reset`],
@@ -61,6 +64,8 @@ pub struct StateView<'a> {
     recurrent: &'a mut [f32],
     ready: &'a mut bool,
 }
+
+crate::brief!([] StateView<'_>, |state| "StateView({} words, ready: {})", state.len(), *state.ready);
 
 impl<'a> StateView<'a> {
     /// A view over memory of [`Header::state_words`] words, as a generic agent has it. `ready`

@@ -45,10 +45,17 @@ pub struct InPlace<'a> {
     at: usize,
 }
 
+crate::brief!([] InPlace<'_>, |stream| "InPlace({} words, at {})", stream.words.len(), stream.at);
+
 impl<'a> InPlace<'a> {
     /// A stream over [`crate::Image::words`].
     pub const fn new(words: &'a [u32]) -> Self {
         Self { words, at: 0 }
+    }
+
+    /// The memory.
+    pub const fn words(&self) -> &'a [u32] {
+        self.words
     }
 
     fn get(&self, word: usize, words: usize) -> Result<&'a [u32], StreamError> {

@@ -28,6 +28,7 @@ const WORDS: u32 = (CHUNK + SAVED_BYTES) as u32;
 
 /// Two slots in a flash.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Snapshots<F> {
     flash: F,
     first: u32,

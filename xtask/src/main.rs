@@ -7,6 +7,7 @@ mod demo;
 mod document;
 mod exactness;
 mod figures;
+mod formats;
 mod fuzz;
 mod job;
 mod panics;

@@ -142,6 +142,7 @@ impl Logits for &mut [f32] {
 /// An image whose channels are scaled by powers of two has them scaled here too, the same ones for
 /// every text: see the book's chapter *Quantisation*.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Hidden<'a>(
     /// Where it goes, [`crate::image::Dims::dim`] elements; what is beyond is cut off.
     pub &'a mut [f32],

@@ -25,6 +25,7 @@ use crate::{
 
 /// A vector in an executor's scratch: the place is the same for every token of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Span {
     start: u32,
     len: u32,
@@ -59,6 +60,7 @@ impl Span {
 /// Hands out scratch in stack order and remembers the peak. Every executor has one, so that
 /// spans lie at the same place on all of them.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Bump {
     top: u32,
     peak: u32,
@@ -88,6 +90,7 @@ impl Bump {
 
 /// One of the two token-shift rows of a layer's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Carry {
     /// The time mix's normalised input at the previous token.
     Att,
@@ -97,6 +100,7 @@ pub enum Carry {
 
 /// Token shift: the record of its weights, the vector, the state row that holds its predecessor.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Shifted {
     /// The record of the weights.
     pub id: Id,
@@ -110,6 +114,7 @@ pub struct Shifted {
 
 /// The input of a product.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Input {
     /// A vector as it is.
     Plain(Span),
@@ -134,6 +139,7 @@ impl Input {
 
 /// Where the rows of a product go.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Output {
     /// `y = f(W·x)`.
     Set(Span, Activation),
@@ -157,6 +163,7 @@ impl Output {
 
 /// The vectors of the recurrence of versions 5 and 6, all of model width.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Wkv5 {
     /// Receptance in, output out.
     pub r: Span,
@@ -170,6 +177,7 @@ pub struct Wkv5 {
 
 /// The vectors of version 7's recurrence, all of model width.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Wkv7 {
     /// Receptance in, gated output out.
     pub r: Span,

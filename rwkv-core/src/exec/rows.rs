@@ -18,6 +18,8 @@ pub const TILE_ROWS: usize = 32;
 #[derive(Debug)]
 pub struct Lane<'a>(pub &'a mut [f32]);
 
+crate::brief!([] Lane<'_>, |lane| "Lane({} words)", lane.0.len());
+
 impl Lane<'_> {
     /// A vector.
     ///

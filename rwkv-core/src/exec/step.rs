@@ -68,6 +68,8 @@ pub struct Step<'a, S, K, L> {
     columns: Columns,
 }
 
+crate::brief!([S, K, L] Step<'_, S, K, L>, |step| "Step(token {}, layer {})", step.token, step.layer);
+
 /// Columns of sparse products: an input that is zero costs neither reading nor multiplying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -4,6 +4,7 @@ use crate::image::Id;
 
 /// A piece of work that is done; what came since the piece before it belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Work {
     /// 0 for the embedding, then the layers from 1 on, then the head.
     pub section: u16,

@@ -23,6 +23,7 @@ use crate::{
 
 /// What is tested, by the name of the kernel's function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Operation {
     /// [`Kernel::arrange`], refusals included, and the rows of a format.
     Rows(Format),
@@ -57,6 +58,7 @@ pub const OPERATIONS: [Operation; 13] = [
 
 /// Where an implementation differs from the reference.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Difference {
     operation: Operation,
     case: u32,

@@ -9,6 +9,7 @@ use crate::{error::Error, image::Format};
 
 /// One of the implementations for this architecture, and the proof that the core can run it.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Choice {
     /// The scalar reference.

@@ -13,6 +13,7 @@ use crate::{
 
 /// Plain Rust for every target; the oracle of the kernel tests.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Generic;
 
 /// Words of a group of quantised elements: pairs of `i16`, in order.

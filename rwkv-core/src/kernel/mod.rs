@@ -94,6 +94,7 @@ pub const fn room_words(len: usize) -> usize {
 
 /// What a kernel knows of an input that it has quantised and arranged.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Arranged {
     /// What a quantised element of 1 stands for.
     pub scale: f32,
@@ -107,6 +108,7 @@ pub struct Arranged {
 
 /// An arranged input. How the elements lie in `words` is the kernel's business.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Input<'a> {
     /// The room in which it was arranged.
     pub words: &'a [u32],
@@ -116,6 +118,7 @@ pub struct Input<'a> {
 
 /// Lines of a row-major matrix and the scales of their rows.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Lines<'a> {
     /// The lines, as long as the input is wide (see [`Format::line_words`]).
     pub words: &'a [u32],

@@ -36,6 +36,7 @@ fn weights(a: f32, b: f32) -> (f32, f32, f32) {
 /// The vectors of one head that the recurrence of versions 5 and 6 reads and overwrites, all of
 /// head size.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Head5<'a> {
     /// Receptance in, output out.
     pub r: &'a mut [f32],
@@ -74,6 +75,7 @@ pub fn wkv5(kernel: impl Kernel, params: &[f32], epsilon: f32, head: Head5<'_>, 
 
 /// The vectors of one head that version 7's recurrence reads and overwrites, all of head size.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Head7<'a> {
     /// Receptance in, gated output out.
     pub r: &'a mut [f32],

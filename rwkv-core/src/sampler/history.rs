@@ -5,6 +5,7 @@ pub const MAX_HISTORY: usize = 64;
 
 /// A token and how often it was generated, older times counting less.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(super) struct Entry {
     pub(super) token: u32,
     pub(super) count: f32,
@@ -12,6 +13,7 @@ pub(super) struct Entry {
 
 /// The tokens in ascending order.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(super) struct History {
     entries: [Entry; MAX_HISTORY],
     len: usize,
@@ -20,6 +22,10 @@ pub(super) struct History {
 impl History {
     pub(super) const EMPTY: Self =
         Self { entries: [Entry { token: 0, count: 0.0 }; MAX_HISTORY], len: 0 };
+
+    pub(super) const fn clear(&mut self) {
+        self.len = 0;
+    }
 
     /// The first token from `token` on.
     pub(super) fn at_or_after(&self, token: u32) -> Option<Entry> {

@@ -56,6 +56,17 @@ impl<M: Mask + ?Sized> Mask for &M {
     }
 }
 
+/// No mask: every token may be chosen.
+impl Mask for () {
+    fn allows(&self, _: u32) -> bool {
+        true
+    }
+
+    fn allows_all(&self) -> bool {
+        true
+    }
+}
+
 /// What both allow.
 impl<A: Mask, B: Mask> Mask for (A, B) {
     fn allows(&self, token: u32) -> bool {
@@ -118,6 +129,7 @@ impl Mask for Allowed<'_> {
 
 /// A sampler that sees the allowed tokens of a row only, from [`Sampler::within`].
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Within<'a, M> {
     sampler: &'a mut Sampler,
     mask: M,

@@ -10,6 +10,7 @@ mod vocabulary;
 
 pub use stop::{EmptyStopText, StopStream};
 pub use utf8::Utf8Stream;
+pub(crate) use vocabulary::check as check_vocabulary;
 pub use vocabulary::{Vocabulary, VocabularyError};
 
 use core::fmt;
@@ -77,6 +78,7 @@ static BYTES: [u8; 256] = {
 
 /// The tokens of a text, from [`Tokenizer::encode`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Encode<'a, 't> {
     tokenizer: Tokenizer<'a>,
     rest: &'t [u8],

@@ -23,6 +23,7 @@ use core::fmt;
 /// # Ok::<(), rwkv_core::tokenizer::EmptyStopText>(())
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct StopStream<'a> {
     texts: &'a [&'a [u8]],
     /// What is held back: the longest end of the stream that a stop text begins with.

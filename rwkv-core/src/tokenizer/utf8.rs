@@ -20,6 +20,7 @@ const REPLACEMENT: &str = "\u{fffd}";
 /// # Ok::<(), core::fmt::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Utf8Stream {
     /// The beginning of a character: at most three bytes between calls.
     pending: [u8; 4],

@@ -77,6 +77,8 @@ pub struct Decoder {
     fits: bool,
 }
 
+rwkv_core::brief!([] Decoder, |decoder| "Decoder({} bytes, fits: {})", decoder.taken, decoder.fits);
+
 impl Default for Decoder {
     fn default() -> Self {
         Self::new()

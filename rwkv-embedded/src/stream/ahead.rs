@@ -60,6 +60,9 @@ pub struct ReadAhead<'b, M, const N: usize = 2> {
     news: Cell<bool>,
 }
 
+rwkv_core::brief!([M, const N: usize] ReadAhead<'_, M, N>, |from| "ReadAhead(at word {}, {})",
+    from.at.get(), from.reads.get());
+
 /// A buffer, and the words of the image that lie in it: whole units.
 #[derive(Debug)]
 struct Slot<'b> {
@@ -281,6 +284,9 @@ pub struct Ahead<'r, 'b, M, const VERIFY: bool, const N: usize> {
     from: &'r ReadAhead<'b, M, N>,
     held: Option<Ref<'r, &'b mut [u32]>>,
 }
+
+rwkv_core::brief!([M, const VERIFY: bool, const N: usize] Ahead<'_, '_, M, VERIFY, N>,
+    |stream| "Ahead({})", stream.from);
 
 impl<M: Medium, const VERIFY: bool, const N: usize> Ahead<'_, '_, M, VERIFY, N> {
     /// Words of the front slot.

@@ -19,6 +19,9 @@ pub struct Buffered<'b, M, const VERIFY: bool = true> {
     reads: Reads,
 }
 
+rwkv_core::brief!([M, const VERIFY: bool] Buffered<'_, M, VERIFY>, |stream| "Buffered(at word {}, {})",
+    stream.at, stream.reads);
+
 impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
     /// A stream over an image of `bytes` bytes ([`rwkv_core::Header::bytes`]) that begins at byte
     /// `first` of the medium, a multiple of its unit. The buffer has room for a block:
@@ -45,6 +48,16 @@ impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
     /// The medium.
     pub const fn medium(&mut self) -> &mut M {
         &mut self.medium
+    }
+
+    /// Bytes of the image, or of the place where it lies.
+    pub const fn bytes(&self) -> u32 {
+        (self.place.words as u32).wrapping_mul(4)
+    }
+
+    /// The medium, when there is nothing more to read.
+    pub fn into_medium(self) -> M {
+        self.medium
     }
 
     async fn get(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {

@@ -11,6 +11,7 @@ pub const SECTOR: usize = 512;
 
 /// A flash whose driver waits: anything with [`ReadNorFlash`].
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Nor<F>(
     /// The driver.
     pub F,
@@ -18,6 +19,7 @@ pub struct Nor<F>(
 
 /// A flash whose driver lets others run while it reads, by DMA or interrupts.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct NorAsync<F>(
     /// The driver.
     pub F,
@@ -67,6 +69,7 @@ pub trait SectorDevice {
 
 /// The medium over a card or disk.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Sectors<D>(
     /// The driver.
     pub D,

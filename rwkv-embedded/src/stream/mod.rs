@@ -45,6 +45,7 @@ pub trait Medium {
 /// A stream that gives way to other tasks at every block, for weights in place beside tasks that
 /// may not wait for a whole token.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct GivingWay<S>(
     /// The stream.
     pub S,
@@ -119,9 +120,14 @@ impl<M: Medium> Medium for &mut M {
 /// # }
 /// ```
 pub const fn buffer_words(header: &Header, unit: usize) -> usize {
+    words_around(header.block_words as usize, unit)
+}
+
+/// Words of the whole units around so many words, wherever they begin.
+pub const fn words_around(words: usize, unit: usize) -> usize {
     let unit = if unit < 8 { 1 } else { unit / 4 };
-    // A block may begin at the last word of a unit.
-    (header.block_words as usize + unit - 1).next_multiple_of(unit)
+    // They may begin at the last word of a unit.
+    (words + unit - 1).next_multiple_of(unit)
 }
 
 /// What was read so far.

@@ -40,6 +40,8 @@ pub struct Placed<'a, S> {
     at: usize,
 }
 
+rwkv_core::brief!([S] Placed<'_, S>, |stream| "Placed(at word {})", stream.at);
+
 impl<'a, S: Stream> Placed<'a, S> {
     /// A stream over ranges in ascending order, none of which overlap, and the memory in which
     /// they lie. A range that the memory does not hold is not used.

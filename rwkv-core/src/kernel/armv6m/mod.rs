@@ -20,6 +20,7 @@ use crate::op::Quantiser;
 
 /// For cores with the instructions of Armv6-M, which the target vouches for.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Armv6m;
 
 kernel!(Armv6m);

@@ -68,6 +68,7 @@ use crate::{
 
 /// For cores with `smlad`, which the target vouches for.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Armv7em;
 
 impl Kernel for Armv7em {

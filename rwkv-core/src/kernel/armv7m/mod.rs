@@ -19,6 +19,7 @@ use super::plain::{
 
 /// For cores with the instructions of Armv7-M, which the target vouches for.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Armv7m;
 
 kernel!(Armv7m);

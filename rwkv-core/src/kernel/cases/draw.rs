@@ -8,6 +8,7 @@ use crate::{
 
 /// What the weights, scales and inputs of a case are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(super) enum Kind {
     /// As a converter writes them.
     Usual,
@@ -169,6 +170,7 @@ impl Case {
 
 /// Words that look random, the same for a seed.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Random(pub u32);
 
 impl Random {

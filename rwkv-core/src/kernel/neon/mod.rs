@@ -80,6 +80,7 @@ macro_rules! kernel {
 
 /// Kernels for any aarch64 with floats: NEON is part of it.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Neon(());
 
 impl Neon {
@@ -98,6 +99,7 @@ impl Default for Neon {
 
 /// Kernels for NEON with dot products of bytes.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct NeonDot(());
 
 impl NeonDot {

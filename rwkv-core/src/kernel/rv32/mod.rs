@@ -15,6 +15,7 @@ use super::plain::{Bytes, Core, Nibbles, kernel, shapes::Product};
 
 /// For cores with RV32IM, which the target vouches for.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Rv32;
 
 kernel!(Rv32);

@@ -30,6 +30,7 @@ macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident, [$($feature:tt),+], $arrange:path, $i8:path, $i4:path) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
+        #[cfg_attr(feature = "defmt", derive(defmt::Format))]
         pub struct $name(());
 
         impl $name {

@@ -4,6 +4,7 @@ use super::blocks::{BLOCK, Recurrence, from};
 
 /// What the recurrence of version 7 reads of a head: one value per key each.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Keys7<'a> {
     /// Decay.
     pub w: &'a [f32],
