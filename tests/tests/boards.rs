@@ -8,6 +8,7 @@ use rwkv_embedded::{
 use rwkv_host::{
     convert::{Options as Conversion, Weights},
     device::{Device, DeviceError, DeviceSpec, Options, QemuBoard},
+    fit::{Board, Layout, Trace, live_share},
     memory::Memory as HostMemory,
     validate::{Host, Verdict, validate},
 };
@@ -117,6 +118,13 @@ fn same_reads<const UNIT: usize>(image: &Image<'_>, tokens: &[Token]) {
     assert!(UNIT > 4 || read < all, "nothing is skipped");
 }
 
+/// What `rwkv fit` says that a token costs there.
+fn predicted(board: QemuBoard, image: &Image<'_>, prompt: &[u32]) -> f64 {
+    let core = Board::find(board.name()).expect("a row in fit/boards.rs").core;
+    let live = live_share(image, prompt, TOKENS).expect("the host computes");
+    Trace::new(&Layout::of(image), &core.costs(), live).instructions
+}
+
 /// Validates a board with every model and format.
 fn agrees(board: QemuBoard) {
     if !can_run(board) {
@@ -187,6 +195,17 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
             println!("{spec}, version {version}, {weights:?}\n{verdict}\n");
             assert!(verdict.is_equal(), "{spec}, {version}, {weights:?}: {verdict}");
             assert_eq!(verdict.tokens, 2 * TOKENS);
+            // A driver that moves each byte itself is no part of the prediction.
+            let streamed = verdict.bytes_read_per_token.is_some();
+            if let (DeviceSpec::Qemu(board), Some(cost), false) =
+                (spec, verdict.instructions_per_token, streamed)
+            {
+                let predicted = predicted(board, &image, &prompt);
+                println!("{predicted:.0} instructions per token predicted\n");
+                // The widths of these models are no multiples of 32, which costs kernels detours.
+                let off = predicted / cost.mean as f64 - 1.0;
+                assert!(off.abs() <= 0.25, "{spec}, {version}, {weights:?}: {off}");
+            }
             let memory = verdict.memory.expect("the board tells its memory");
             assert_eq!(memory.heap, 0);
             assert!(memory.stack.is_some_and(|bytes| bytes > 0));

@@ -52,8 +52,8 @@ enum Job {
     Test,
     /// Check formatting and lints of all workspaces
     Lint,
-    /// Measure every shipped model on the emulated board and write the table in the README
-    Figures,
+    /// Measure models on every emulated board and write the table in the README
+    Figures(figures::Figures),
     /// Say what an emulated board spends a token of a shipped model on
     Profile(profile::Profile),
 }
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         Job::Fuzz(fuzz) => fuzz.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
-        Job::Figures => figures::run(),
+        Job::Figures(figures) => figures.run(),
         Job::Profile(profile) => profile.run(),
     };
     match result {
