@@ -6,6 +6,7 @@ mod cores;
 mod demo;
 mod document;
 mod exactness;
+mod examples;
 mod figures;
 mod formats;
 mod fuzz;
@@ -39,6 +40,8 @@ enum Job {
     Bench(bench::Bench),
     /// Build the C interface, and prove that firmware in C computes the host's bits
     C(c::C),
+    /// Build the example firmware, and prove that it writes the host's text
+    Examples(examples::Examples),
     /// Measure what rwkv-core takes of a board's flash and write the table in the README
     Size,
     /// Compare the kernels of every core with the scalar reference, bit for bit
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),
         Job::C(c) => c.run(),
+        Job::Examples(examples) => examples.run(),
         Job::Size => size::run(),
         Job::Suite(suite) => suite.run(),
         Job::Fuzz(fuzz) => fuzz.run(),
