@@ -73,6 +73,11 @@ impl<'a, S: Stream, K: Kernel> Model<'a, S, K> {
         &self.header
     }
 
+    /// The stream of weights, between tokens.
+    pub const fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Columns of sparse products in all tokens so far, and how many were not skipped.
     pub const fn columns(&self) -> Columns {
         self.columns

@@ -53,6 +53,11 @@ impl<'a> InPlace<'a> {
         Self { words, at: 0 }
     }
 
+    /// The memory.
+    pub const fn words(&self) -> &'a [u32] {
+        self.words
+    }
+
     fn get(&self, word: usize, words: usize) -> Result<&'a [u32], StreamError> {
         let rest = self.words.get(word..).unwrap_or_default();
         rest.get(..words).ok_or(StreamError::OutOfBounds { offset: (word as u32).wrapping_mul(4) })

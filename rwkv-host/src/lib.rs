@@ -11,6 +11,7 @@
 //! - [`device`] talks to a simulated, emulated or real board;
 //! - [`validate`] compares host and device after every token;
 //! - [`profile`] tells where the time of a token goes;
+//! - [`fit`] says whether a model fits a board, and how fast it can be;
 //! - [`cli`] is the tool `rwkv`.
 
 #![deny(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod device;
 pub mod eval;
 pub mod export;
 pub mod file;
+pub mod fit;
 pub mod memory;
 pub mod prefill;
 pub mod profile;

@@ -18,12 +18,21 @@ pub const QEMU: DeviceSpec = DeviceSpec::Qemu(QemuBoard::Mps2An386);
 
 /// The devices that this machine can run.
 pub fn devices() -> Vec<DeviceSpec> {
-    let version = Command::new("qemu-system-arm").arg("--version").stdout(Stdio::null()).status();
-    if version.is_ok_and(|status| status.success()) {
+    if can_run(QemuBoard::Mps2An386) {
         return vec![DeviceSpec::Sim, QEMU];
     }
-    println!("skipped: {QEMU}, since qemu-system-arm is not installed");
     vec![DeviceSpec::Sim]
+}
+
+/// Whether the emulator of a board is installed; says so if it is not.
+pub fn can_run(board: QemuBoard) -> bool {
+    let emulator = board.emulator();
+    let version = Command::new(emulator).arg("--version").stdout(Stdio::null()).status();
+    let there = version.is_ok_and(|status| status.success());
+    if !there {
+        println!("skipped: {}, since {emulator} is not installed", DeviceSpec::Qemu(board));
+    }
+    there
 }
 
 /// A device that is asked by hand. All that it does panics where the line fails.

@@ -15,16 +15,11 @@ fn tokens(text: &str) -> Vec<u32> {
     Tokenizer::Bytes.encode(&fs::read(path).expect("the text")).collect()
 }
 
-/// Bits per byte over those of the f32 image, less one, in percent.
-fn loss(checkpoint: &Path, options: &Options<'_>, text: &[u32]) -> f64 {
-    let float = image_with(checkpoint, &Options::new(Weights::F32));
+/// Bits per byte of a text.
+fn score(checkpoint: &Path, options: &Options<'_>, text: &[u32]) -> f64 {
     let file = image_with(checkpoint, options);
-    let (image, float) = (file.open().expect("it opens"), float.open().expect("it opens"));
-    let score = |image| {
-        let parts = eval::Options::default();
-        evaluate(image, None, text, &parts, |_, _| {}).expect("it reads").score.bits_per_byte
-    };
-    (score(&image) / score(&float) - 1.0) * 100.0
+    let (image, parts) = (file.open().expect("it opens"), eval::Options::default());
+    evaluate(&image, None, text, &parts, |_, _| {}).expect("it reads").score.bits_per_byte
 }
 
 /// The table of the book's chapter *Quantisation*: `cargo test -p rwkv-tests --test quantised -- --nocapture`.
@@ -40,8 +35,9 @@ fn integers_cost_little() {
         let Some(checkpoint) = checkpoint else { continue };
         let int4 = Options::new(Weights::Int4);
         let calibrated = Options { calibration: Some(calibration), ..int4 };
+        let float = score(&checkpoint, &Options::new(Weights::F32), held_out);
         let [int8, plain, calibrated] = [Options::new(Weights::Int8), int4, calibrated]
-            .map(|options| loss(&checkpoint, &options, held_out));
+            .map(|options| (score(&checkpoint, &options, held_out) / float - 1.0) * 100.0);
         println!("| {name} | {int8:+.3} % | {plain:+.3} % | {calibrated:+.3} % |");
         assert!(int8 <= 0.05, "{name}, int8: {int8}");
         assert!(calibrated <= 0.3, "{name}, int4: {calibrated}");

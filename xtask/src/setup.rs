@@ -39,6 +39,7 @@ pub(crate) const QEMU_ARM: Tool = program("qemu-system-arm", "qemu-system-arm");
 pub(crate) const QEMU_RISCV: Tool = program("qemu-system-riscv32", "qemu-system-misc");
 pub(crate) const QEMU_AARCH64: Tool = program("qemu-aarch64", "qemu-user");
 pub(crate) const NODE: Tool = program("node", "nodejs");
+const NPM: Tool = program("npm", "npm");
 /// The compiler of libFuzzer.
 pub(crate) const COMPILER: Tool = program("g++", "g++");
 /// The compiler of firmware in C.
@@ -102,6 +103,20 @@ impl Tool {
         eprintln!("{package} is missing: install it with\n    sudo apt-get {}", install.join(" "));
         false
     }
+}
+
+/// The simulator of the RP2040, at the version that its folder names.
+pub(crate) fn rp2040js() -> anyhow::Result<()> {
+    anyhow::ensure!(NODE.is_there() && NPM.is_there(), "it runs in node");
+    let dir = crate::root().join("rwkv-host/rp2040js");
+    let dir = dir.to_string_lossy();
+    if works(NPM.program, &["ls", "--prefix", &dir]) {
+        return Ok(());
+    }
+    let mut npm = Command::new(NPM.program);
+    npm.args(["ci", "--no-audit", "--no-fund", "--prefix", &dir]);
+    eprintln!("setting up: {}", job::shown(&npm));
+    job::run(&mut npm)
 }
 
 /// Puts the World vocabulary, which is too large for the repository, where a test looks for it:

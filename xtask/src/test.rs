@@ -18,12 +18,15 @@ use anyhow::Context;
 use clap::Parser;
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 5] = [
+const BOARDS: [(&str, &str); 8] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
     ("rwkv-embedded/boards/netduinoplus2", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/microbit", "thumbv6m-none-eabi"),
+    ("rwkv-embedded/boards/sifive_e", "riscv32imac-unknown-none-elf"),
+    ("rwkv-embedded/boards/virt", "riscv32imafc-unknown-none-elf"),
+    ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.
@@ -107,6 +110,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
             })
         })
         .collect();
+    steps.push(step("rp2040js is there", setup::rp2040js));
     steps.append(&mut lints());
     for target in setup::BARE {
         for (package, features) in [
@@ -127,7 +131,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (board, target) in BOARDS {
         steps.push(cargo(board, &["build", "--quiet", "--release"]));
         steps.push(step(format!("no allocator in {board}"), move || no_allocator(board, target)));
-        if target.ends_with("hf") {
+        if target.ends_with("hf") || target.contains("imafc") {
             let name = format!("no software floats in {board}");
             steps.push(step(name, move || no_soft_floats(board, target)));
         }
@@ -163,7 +167,7 @@ fn no_allocator(board: &str, target: &str) -> anyhow::Result<()> {
 /// The core has a floating-point unit: nothing may compute floats without it, nor in binary64,
 /// which it has not.
 fn no_soft_floats(board: &str, target: &str) -> anyhow::Result<()> {
-    const ARITHMETIC: [&str; 8] = [
+    const ARITHMETIC: [&str; 13] = [
         "__aeabi_f",
         "__aeabi_d",
         "__aeabi_i2",
@@ -172,6 +176,11 @@ fn no_soft_floats(board: &str, target: &str) -> anyhow::Result<()> {
         "__aeabi_ul2",
         "__addsf3",
         "__mulsf3",
+        "__divsf3",
+        "__adddf3",
+        "__muldf3",
+        "__float",
+        "__fix",
     ];
     links_none(board, target, &ARITHMETIC)
 }

@@ -48,15 +48,26 @@ pub struct Plan {
 pub fn run<E>(
     version: Version,
     dims: &Dims,
-    visit: impl FnMut(&Request) -> Result<(), E>,
+    mut visit: impl FnMut(&Request) -> Result<(), E>,
+) -> Result<Plan, E> {
+    // The recorder never waits, so one poll completes it.
+    let plan = poll::once(run_async(version, dims, async |request: &Request| visit(request)));
+    plan.unwrap_or(Ok(Plan { scratch_words: 0 }))
+}
+
+/// As [`run`], where `visit` may wait.
+///
+/// # Errors
+/// As there.
+pub async fn run_async<E>(
+    version: Version,
+    dims: &Dims,
+    visit: impl AsyncFnMut(&Request) -> Result<(), E>,
 ) -> Result<Plan, E> {
     let mut ex =
         Recorder { dims: *dims, bump: Bump::default(), layer: None, opens_section: false, visit };
-    // The recorder never waits, so one poll completes it.
-    match poll::once(model::token(version, &mut ex)) {
-        Some(Err(error)) => Err(error),
-        _ => Ok(Plan { scratch_words: ex.bump.peak() }),
-    }
+    model::token(version, &mut ex).await?;
+    Ok(Plan { scratch_words: ex.bump.peak() })
 }
 
 struct Recorder<F> {
@@ -84,10 +95,10 @@ pub fn columns_room(rows: usize) -> u32 {
     (rows + rows.div_ceil(GROUP)) as u32
 }
 
-impl<E, F: FnMut(&Request) -> Result<(), E>> Recorder<F> {
-    fn request(&mut self, shape: Shape) -> Result<(), E> {
+impl<E, F: AsyncFnMut(&Request) -> Result<(), E>> Recorder<F> {
+    async fn request(&mut self, shape: Shape) -> Result<(), E> {
         let opens_section = core::mem::take(&mut self.opens_section);
-        (self.visit)(&Request { id: shape.id, layer: self.layer, opens_section, shape })
+        (self.visit)(&Request { id: shape.id, layer: self.layer, opens_section, shape }).await
     }
 
     fn room(&mut self, words: u32) {
@@ -96,7 +107,7 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Recorder<F> {
     }
 }
 
-impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
+impl<E, F: AsyncFnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
     type Error = E;
 
     fn dims(&self) -> Dims {
@@ -113,10 +124,10 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
 
     async fn embed(&mut self, out: Span) -> Result<(), E> {
         self.opens_section = true;
-        self.request(Shape::table(Id::Embedding, self.dims.vocab, out.len() as u32))?;
+        self.request(Shape::table(Id::Embedding, self.dims.vocab, out.len() as u32)).await?;
         if self.dims.deep_rank > 0 {
             self.opens_section = true;
-            self.request(deep_table(&self.dims))?;
+            self.request(deep_table(&self.dims)).await?;
         }
         Ok(())
     }
@@ -132,11 +143,11 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
     }
 
     async fn layer_norm(&mut self, id: Id, x: Span, _: Span) -> Result<(), E> {
-        self.request(Shape::vectors(id, x.len() as u32, 2))
+        self.request(Shape::vectors(id, x.len() as u32, 2)).await
     }
 
     async fn shift(&mut self, s: Shifted, _: Span) -> Result<(), E> {
-        self.request(Shape::vectors(s.id, s.x.len() as u32, 1))
+        self.request(Shape::vectors(s.id, s.x.len() as u32, 1)).await
     }
 
     fn shift_by(&mut self, _: Span, _: Span, _: Carry) -> Result<(), E> {
@@ -144,24 +155,24 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
     }
 
     async fn vector(&mut self, id: Id, out: Span) -> Result<(), E> {
-        self.request(Shape::vectors(id, out.len() as u32, 1))
+        self.request(Shape::vectors(id, out.len() as u32, 1)).await
     }
 
     async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), E> {
         self.room(product_room(x.len()));
         if let Input::Shifted(s) = x {
-            self.request(Shape::vectors(s.id, s.x.len() as u32, 1))?;
+            self.request(Shape::vectors(s.id, s.x.len() as u32, 1)).await?;
         }
-        self.request(Shape::matrix(id, out.len() as u32, x.len() as u32))
+        self.request(Shape::matrix(id, out.len() as u32, x.len() as u32)).await
     }
 
     async fn sparse_product(&mut self, id: Id, k: Span, _: Option<Span>, x: Span) -> Result<(), E> {
         self.room(columns_room(x.len()));
-        self.request(Shape::columns(id, x.len() as u32, k.len() as u32))
+        self.request(Shape::columns(id, x.len() as u32, k.len() as u32)).await
     }
 
     async fn bias(&mut self, id: Id, x: Span, _: Activation) -> Result<(), E> {
-        self.request(Shape::vectors(id, x.len() as u32, 1))
+        self.request(Shape::vectors(id, x.len() as u32, 1)).await
     }
 
     fn copy(&mut self, _: Span, _: Span) -> Result<(), E> {
@@ -185,17 +196,19 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
     }
 
     async fn wkv4(&mut self, k: Span, _: Span, _: Span) -> Result<(), E> {
-        self.request(Shape::vectors(Id::AttWkv4, k.len() as u32, 2))
+        self.request(Shape::vectors(Id::AttWkv4, k.len() as u32, 2)).await
     }
 
     async fn wkv5(&mut self, vectors: Wkv5) -> Result<(), E> {
         self.room(self.dims.head_size);
         self.request(Shape::heads(Id::AttWkv5, vectors.r.len() as u32, 3, self.dims.head_size))
+            .await
     }
 
     async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), E> {
         self.room(2 * self.dims.head_size);
         self.request(Shape::heads(Id::AttWkv7, vectors.r.len() as u32, 5, self.dims.head_size))
+            .await
     }
 
     async fn head(&mut self, x: Span) -> Result<(), E> {
@@ -203,6 +216,6 @@ impl<E, F: FnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
         self.layer = None;
         self.layer_norm(Id::LnOut, x, x).await?;
         self.room(product_room(x.len()));
-        self.request(Shape::matrix(Id::Head, self.dims.vocab, x.len() as u32))
+        self.request(Shape::matrix(Id::Head, self.dims.vocab, x.len() as u32)).await
     }
 }

@@ -1,6 +1,10 @@
 //! The header: fixed fields and the section table, readable in a `const`.
 
-use super::{CRC, record::codes};
+use super::{
+    CRC,
+    record::codes,
+    table::{Section, Table, table_end},
+};
 use crate::error::ImageError;
 
 /// Bytes of the fixed part of the header.
@@ -181,29 +185,6 @@ pub struct Header {
     sections: u16,
 }
 
-/// One entry of the section table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Section {
-    /// What it holds.
-    pub kind: SectionKind,
-    /// Which one of its kind: the layer.
-    pub index: u16,
-    /// Byte offset in the image.
-    pub offset: u32,
-    /// Length in bytes, a multiple of 16.
-    pub length: u32,
-    /// CRC-32 of its bytes.
-    pub crc: u32,
-}
-
-impl Section {
-    /// Its place in the image, in bytes.
-    pub const fn range(&self) -> core::ops::Range<usize> {
-        self.offset as usize..self.offset as usize + self.length as usize
-    }
-}
-
 const fn le16(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([b[at], b[at + 1]])
 }
@@ -326,20 +307,7 @@ impl Header {
     pub fn sections<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Section> + use<'a> {
         let table = bytes.get(HEADER_BYTES..).unwrap_or_default();
         let entries = table.as_chunks::<SECTION_BYTES>().0.iter();
-        entries.take(self.sections.into()).map_while(|e| {
-            Some(Section {
-                kind: SectionKind::from_code(u8::try_from(le16(e, 0)).ok()?)?,
-                index: le16(e, 2),
-                offset: le32(e, 4),
-                length: le32(e, 8),
-                crc: le32(e, 12),
-            })
-        })
-    }
-
-    /// Where header and section table end, in bytes.
-    const fn table_end(&self) -> usize {
-        HEADER_BYTES + self.sections as usize * SECTION_BYTES
+        entries.take(self.sections.into()).map_while(Section::parse)
     }
 
     /// Checks the CRC of header and section table, which `bytes` begin with; usable in a `const`.
@@ -348,7 +316,7 @@ impl Header {
     /// [`ImageError::HeaderChecksum`], or [`ImageError::HeaderField`] if the table goes on behind
     /// the last byte.
     pub const fn check_crc(&self, bytes: &[u8]) -> Result<(), ImageError> {
-        let Some((header, _)) = bytes.split_at_checked(self.table_end()) else {
+        let Some((header, _)) = bytes.split_at_checked(table_end(self)) else {
             return Err(ImageError::HeaderField { offset: 56 });
         };
         let Some((before, after)) = header.split_at_checked(12) else {
@@ -377,55 +345,9 @@ impl Header {
     /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].
     pub fn verify(&self, bytes: &[u8]) -> Result<(), ImageError> {
         self.check_crc(bytes)?;
-        let table_end = self.table_end();
-        let field = |offset| ImageError::HeaderField { offset };
-        if usize::from(le16(bytes, 6)) != table_end || self.sections > MAX_SECTIONS {
-            return Err(field(6));
-        }
-        let layers = self.dims.layers;
-        let first = 1 + u32::from(self.version.is_deep());
-        let mut expected = table_end as u32;
-        let mut seen = 0u16;
-        let mut optional = None;
-        let (mut vocabulary, mut start) = (false, 0);
-        for section in self.sections(bytes) {
-            let place = match u32::from(seen) {
-                0 => (SectionKind::Embedding, 0),
-                i if i < first => (SectionKind::DeepEmbed, 0),
-                i if i < first + layers => (SectionKind::Layer, i - first),
-                i if i == first + layers => (SectionKind::Head, 0),
-                _ if section.kind.is_optional() && optional < Some(section.kind as u8) => {
-                    optional = Some(section.kind as u8);
-                    (section.kind, 0)
-                }
-                _ => return Err(ImageError::SectionTable { section: seen }),
-            };
-            let end = section.offset.checked_add(section.length);
-            let fits = (section.kind, u32::from(section.index)) == place
-                && section.offset == expected
-                && section.length.is_multiple_of(16)
-                && (u32::from(seen) != first || section.offset == self.layers_offset)
-                && end.is_some_and(|end| end <= self.bytes);
-            if !fits {
-                return Err(ImageError::SectionTable { section: seen });
-            }
-            match section.kind {
-                SectionKind::Tokenizer => vocabulary = true,
-                SectionKind::StartState => start = section.offset,
-                _ => {}
-            }
-            expected = end.unwrap_or(expected);
-            seen += 1;
-        }
-        let complete =
-            seen == self.sections && u32::from(seen) > first + layers && expected == self.bytes;
-        match (self.tokenizer, vocabulary) {
-            _ if !complete => Err(ImageError::SectionTable { section: seen }),
-            _ if start != self.start_offset => Err(field(76)),
-            (TokenizerKind::Vocabulary, true) => Ok(()),
-            (TokenizerKind::Bytes | TokenizerKind::Host, false) => Ok(()),
-            _ => Err(field(19)),
-        }
+        let mut table = Table::new(self, le16(bytes, 6))?;
+        self.sections(bytes).try_for_each(|section| table.entry(&section))?;
+        table.end()
     }
 
     /// Writes the header and the section table in front of an image whose sections stand in

@@ -3,30 +3,35 @@
 //! The layout is normative and written down in the book, chapter *Image format*. Everything is
 //! little-endian and made of 32-bit words; a section starts on a 16-byte boundary.
 //!
-//! **Panic contract.** [`Header::parse`] and [`Image::open`] look at untrusted bytes and return
-//! errors. After [`Image::open`] has succeeded, running the model over the same bytes reads no
+//! **Panic contract.** [`Header::parse`], [`Image::open`] and [`check()`] look at untrusted bytes
+//! and return errors. After [`Image::open`] has succeeded, running the model over the same bytes reads no
 //! record that was not checked; over a stream, every record header is checked again as it passes.
 
+mod check;
 mod header;
 pub mod pack;
 mod record;
+mod table;
 
+pub(crate) use check::pieces;
+pub use check::{Checked, PIECE_WORDS, check};
 pub use header::{
-    Dims, FORMAT_VERSION, HEADER_BYTES, Header, MAX_SECTIONS, MathMode, SECTION_BYTES, Section,
-    SectionKind, TokenizerKind, Version,
+    Dims, FORMAT_VERSION, HEADER_BYTES, Header, MAX_SECTIONS, MathMode, SECTION_BYTES, SectionKind,
+    TokenizerKind, Version,
 };
 pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
+pub use table::Section;
 
 use crate::{
     error::{Error, ImageError},
     exec::{
-        record::{Plan, Request},
+        record::{Plan, Request, run},
         start,
     },
     poll,
     state::StateView,
     stream::InPlace,
-    tokenizer::{Tokenizer, Vocabulary, VocabularyError},
+    tokenizer::{Tokenizer, Vocabulary},
 };
 
 /// The CRC-32 of header and sections (ISO-HDLC, as in zip and PNG).
@@ -69,29 +74,12 @@ impl<'a> Image<'a> {
                 given: bytes.len() as u32,
             });
         };
-        header.verify(bytes)?;
-        let words: &[u32] = bytemuck::try_cast_slice(bytes).map_err(|_| ImageError::Misaligned)?;
-        let mut sections = 0..header.section_count();
-        for (index, section) in sections.by_ref().zip(header.sections(bytes)) {
-            let content = bytes.get(section.range()).unwrap_or_default();
-            if CRC.checksum(content) != section.crc {
-                return Err(ImageError::SectionChecksum { section: index });
-            }
-        }
-        let image = Self { header, words };
-        image.walk(|_, _| Ok(()))?;
-        image.check_vocabulary()?;
-        Ok(image)
-    }
-
-    fn check_vocabulary(&self) -> Result<(), ImageError> {
-        let Some(words) = self.section_words(SectionKind::Tokenizer) else { return Ok(()) };
-        let ids = Vocabulary::open(words).map_err(ImageError::Vocabulary)?.ids();
-        if ids <= self.header.dims.vocab {
-            Ok(())
-        } else {
-            Err(ImageError::Vocabulary(VocabularyError::Vocab { ids }))
-        }
+        // Sections end on words; where they do not, the table says so.
+        let whole = bytes.get(..bytes.len() / 4 * 4).unwrap_or_default();
+        let words: &[u32] = bytemuck::try_cast_slice(whole).map_err(|_| ImageError::Misaligned)?;
+        let mut stream = InPlace::new(words);
+        poll::once(check::content(&header, &mut stream)).unwrap_or(Err(Error::Internal))?;
+        Ok(Self { header, words })
     }
 
     /// The header.
@@ -114,33 +102,35 @@ impl<'a> Image<'a> {
         self.header.sections(self.bytes())
     }
 
-    /// Runs the model text on the recording executor beside the records of the image, compares
-    /// each with what the text asks for, verifies its block checksums, and hands both on. The
-    /// start state is verified as well.
+    /// Runs the model text on the recording executor beside the records of the image, and hands
+    /// on what the text asks for and the record that is there.
     ///
     /// # Errors
-    /// The first difference.
+    /// The first of `visit`.
     pub fn walk(
         &self,
         mut visit: impl FnMut(&Request, &Found<'a>) -> Result<(), ImageError>,
     ) -> Result<Plan, ImageError> {
-        let mut cursor = Cursor { image: self, at: 0, end: 0, section: 0, blocks: 0 };
-        let plan = crate::exec::record::run(self.header.version, &self.header.dims, |request| {
+        let (mut at, mut sections) = (0, self.sections());
+        run(self.header.version, &self.header.dims, |request| {
             if request.opens_section {
-                cursor.next_section()?;
+                at = sections.next().map_or(at, |section| section.words().start);
             }
-            let found = cursor.record(&request.shape())?;
+            let found = self.record(at, &request.shape())?;
+            at += RECORD_WORDS + found.payload.len();
             visit(request, &found)
-        })?;
-        cursor.close()?;
-        cursor.start_state()?;
-        // A later plan may need less; far more is no plan at all.
-        let scratch = plan.scratch_words..=plan.scratch_words.saturating_mul(2);
-        if !scratch.contains(&self.header.scratch_words) || cursor.blocks != self.header.block_words
-        {
-            return Err(ImageError::Plan);
-        }
-        Ok(plan)
+        })
+    }
+
+    /// The record at a word of the image.
+    fn record(&self, at: usize, shape: &Shape) -> Result<Found<'a>, ImageError> {
+        let offset = at as u32 * 4;
+        let damaged = ImageError::Record { offset, expected: shape.id as u8 };
+        let rest = self.words.get(at..).unwrap_or_default();
+        let (head, rest) = rest.split_first_chunk().ok_or(damaged)?;
+        let record = Record::parse(head, shape).ok_or(damaged)?;
+        let payload = rest.get(..record.payload_words()).ok_or(damaged)?;
+        Ok(Found { record, offset, payload })
     }
 
     /// The CRC-32 in the header. It covers the CRC of every section, so it changes with any weight
@@ -162,11 +152,10 @@ impl<'a> Image<'a> {
     /// The words of the start state, in the order of [`StateView::words`]; `None` if the image
     /// begins where nothing was read.
     pub fn start_state(&self) -> Option<impl Iterator<Item = f32> + use<'a>> {
-        let words = self.section_words(SectionKind::StartState)?;
-        let (head, blocks) = words.split_first_chunk::<RECORD_WORDS>()?;
-        let record = Record::parse(head, &start::shape(&self.header))?;
-        let rows = usize::from(record.tile_rows).saturating_add(1);
-        let blocks = blocks.get(..record.payload_words())?.chunks(rows);
+        let section = self.sections().find(|s| s.kind == SectionKind::StartState)?;
+        let found = self.record(section.words().start, &start::shape(&self.header)).ok()?;
+        let rows = usize::from(found.record.tile_rows).saturating_add(1);
+        let blocks = found.payload.chunks(rows);
         let values = blocks.flat_map(|block| block.get(1..).unwrap_or_default());
         Some(values.map(|word| f32::from_bits(*word)))
     }
@@ -192,8 +181,7 @@ impl<'a> Image<'a> {
     /// As [`Image::section`], in words.
     pub fn section_words(&self, kind: SectionKind) -> Option<&'a [u32]> {
         let section = self.sections().find(|s| s.kind == kind)?;
-        let bytes = section.range();
-        self.words.get(bytes.start / 4..bytes.end / 4)
+        self.words.get(section.words())
     }
 }
 
@@ -209,74 +197,6 @@ pub struct Found<'a> {
 }
 
 crate::brief!([] Found<'_>, |found| "Found({} at {})", found.record, found.offset);
-
-struct Cursor<'i, 'a> {
-    image: &'i Image<'a>,
-    at: usize,
-    end: usize,
-    section: u16,
-    blocks: u32,
-}
-
-impl<'a> Cursor<'_, 'a> {
-    fn next_section(&mut self) -> Result<(), ImageError> {
-        self.close()?;
-        let next = self.image.sections().nth(self.section.into());
-        let section = next.ok_or(ImageError::SectionTable { section: self.section })?;
-        self.at = section.offset as usize / 4;
-        self.end = self.at + section.length as usize / 4;
-        self.section += 1;
-        Ok(())
-    }
-
-    /// What is left of a section may only be the zeros that fill its last 16 bytes.
-    fn close(&self) -> Result<(), ImageError> {
-        match self.image.words.get(self.at..self.end) {
-            Some(rest) if rest.len() < 4 && rest.iter().all(|w| *w == 0) => Ok(()),
-            _ => Err(ImageError::SectionLength { section: self.section.saturating_sub(1) }),
-        }
-    }
-
-    /// The section of the start state, if there is one.
-    fn start_state(&mut self) -> Result<(), ImageError> {
-        let sections = self.image.sections();
-        let found = (0..).zip(sections).find(|(_, s)| s.kind == SectionKind::StartState);
-        let Some((index, section)) = found else { return Ok(()) };
-        let range = section.range();
-        (self.at, self.end, self.section) = (range.start / 4, range.end / 4, index + 1);
-        let found = self.record(&start::shape(&self.image.header))?;
-        self.close()?;
-        let mut word = 0;
-        for block in found.payload.chunks(usize::from(found.record.tile_rows).saturating_add(1)) {
-            for bits in block.iter().skip(1) {
-                if !f32::from_bits(*bits).is_finite() {
-                    return Err(ImageError::StartState { word });
-                }
-                word += 1;
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, shape: &Shape) -> Result<Found<'a>, ImageError> {
-        let offset = self.at as u32 * 4;
-        let damaged = ImageError::Record { offset, expected: shape.id as u8 };
-        let rest = self.image.words.get(self.at..self.end).ok_or(damaged)?;
-        let (head, rest) = rest.split_first_chunk::<RECORD_WORDS>().ok_or(damaged)?;
-        let record = Record::parse(head, shape).ok_or(damaged)?;
-        let payload = rest.get(..record.payload_words()).ok_or(damaged)?;
-        let mut left = payload;
-        for words in record.blocks() {
-            let (block, rest) = left.split_at_checked(words).ok_or(damaged)?;
-            let offset = self.at + RECORD_WORDS + (payload.len() - left.len());
-            verify(block, offset)?;
-            self.blocks = self.blocks.max(words as u32);
-            left = rest;
-        }
-        self.at += RECORD_WORDS + payload.len();
-        Ok(Found { record, offset, payload })
-    }
-}
 
 /// Compares a block with the checksum in its first word; `at` is its place in words.
 ///

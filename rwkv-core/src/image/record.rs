@@ -377,8 +377,17 @@ impl Record {
 /// Every step is a bijection of `h` for a given word and of the word for a given `h`, so a change
 /// confined to one word is always found, and a block of zeros never has the checksum 0.
 pub fn checksum(words: &[u32]) -> u32 {
-    let start = (words.len() as u32).wrapping_add(1);
-    words.iter().fold(start, |h, w| (h.rotate_left(7) ^ w).wrapping_mul(0x9E37_79B1))
+    fold(fold_from(words.len()), words)
+}
+
+/// What the checksum of so many words begins with.
+pub(super) const fn fold_from(words: usize) -> u32 {
+    (words as u32).wrapping_add(1)
+}
+
+/// The checksum after more of the words.
+pub(super) fn fold(sum: u32, words: &[u32]) -> u32 {
+    words.iter().fold(sum, |h, w| (h.rotate_left(7) ^ w).wrapping_mul(0x9E37_79B1))
 }
 
 #[cfg(test)]

@@ -34,21 +34,29 @@ impl Candidates {
     /// Keeps the `limit` best, at most [`MAX_CANDIDATES`]. With a `scale`, such as 1 / T, the
     /// normaliser is kept too, at the cost of about one `exp` per token.
     pub const fn new(limit: usize, scale: Option<f32>) -> Self {
-        let limit = if limit > MAX_CANDIDATES { MAX_CANDIDATES } else { limit };
-        Self {
+        let mut new = Self {
             entries: [Candidate { token: 0, logit: 0.0 }; MAX_CANDIDATES],
             len: 0,
-            limit,
-            scale,
+            limit: 0,
+            scale: None,
             max: 0.0,
             sum: 0.0,
             next: 0,
             error: None,
-        }
+        };
+        new.reset(limit, scale);
+        new
+    }
+
+    /// Forgets everything and begins as [`new`](Self::new) does.
+    pub const fn reset(&mut self, limit: usize, scale: Option<f32>) {
+        self.limit = if limit > MAX_CANDIDATES { MAX_CANDIDATES } else { limit };
+        self.scale = scale;
+        self.clear();
     }
 
     /// Forgets the row.
-    pub fn clear(&mut self) {
+    pub const fn clear(&mut self) {
         self.len = 0;
         self.sum = 0.0;
         self.next = 0;

@@ -23,6 +23,10 @@ impl History {
     pub(super) const EMPTY: Self =
         Self { entries: [Entry { token: 0, count: 0.0 }; MAX_HISTORY], len: 0 };
 
+    pub(super) const fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// The first token from `token` on.
     pub(super) fn at_or_after(&self, token: u32) -> Option<Entry> {
         let known = self.known();

@@ -80,16 +80,37 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// A sampler of the most likely token: [`SamplerConfig::GREEDY`].
+    pub const GREEDY: Self = Self {
+        config: SamplerConfig::GREEDY,
+        scale: 1.0,
+        rng: Xoshiro128StarStar::from_seed(SamplerConfig::GREEDY.seed),
+        candidates: Candidates::new(1, None),
+        history: History::EMPTY,
+    };
+
     /// A sampler ready for its first row.
     ///
     /// # Errors
     /// What [`SamplerConfig::validate`] finds.
     pub const fn new(config: SamplerConfig) -> Result<Self, SamplerError> {
+        let mut sampler = Self::GREEDY;
+        match sampler.reset(config) {
+            Ok(()) => Ok(sampler),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins anew with these settings, as a new sampler would; untouched if they are out of range.
+    ///
+    /// # Errors
+    /// What [`SamplerConfig::validate`] finds.
+    pub const fn reset(&mut self, config: SamplerConfig) -> Result<(), SamplerError> {
         if let Err(error) = config.validate() {
             return Err(error);
         }
         let greedy = config.is_greedy();
-        let scale = if greedy { 1.0 } else { 1.0 / config.temperature };
+        self.scale = if greedy { 1.0 } else { 1.0 / config.temperature };
         let limit = match config.top_k {
             _ if greedy => 1,
             0 => MAX_CANDIDATES,
@@ -97,12 +118,14 @@ impl Sampler {
         };
         let normaliser = match config.order {
             _ if greedy || config.top_p == 1.0 => None,
-            Order::Common => Some(scale),
+            Order::Common => Some(self.scale),
             Order::Official => Some(1.0),
         };
-        let candidates = Candidates::new(limit, normaliser);
-        let rng = Xoshiro128StarStar::from_seed(config.seed);
-        Ok(Self { config, scale, rng, candidates, history: History::EMPTY })
+        self.candidates.reset(limit, normaliser);
+        self.rng = Xoshiro128StarStar::from_seed(config.seed);
+        self.history.clear();
+        self.config = config;
+        Ok(())
     }
 
     /// Starts a row.

@@ -10,6 +10,7 @@ mod vocabulary;
 
 pub use stop::{EmptyStopText, StopStream};
 pub use utf8::Utf8Stream;
+pub(crate) use vocabulary::check as check_vocabulary;
 pub use vocabulary::{Vocabulary, VocabularyError};
 
 use core::fmt;

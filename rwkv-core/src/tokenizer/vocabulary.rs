@@ -1,11 +1,22 @@
 //! A vocabulary in place: the tokens in the order of their bytes, searched for the longest match.
 
-use core::{cmp::Ordering, fmt};
+use core::{cmp::Ordering, fmt, ops::Range};
+
+use crate::{
+    error::{Error, ImageError},
+    image::pieces,
+    poll,
+    stream::{InPlace, Stream},
+};
 
 /// Words ahead of the tables.
 const HEAD_WORDS: usize = 4;
 /// More ids than this are refused.
 const MAX_IDS: u32 = 1 << 16;
+/// Bytes of a token, at most: their number has eight bits.
+const MAX_LEN: usize = 255;
+/// A section ends with fewer zeros than this, in bytes.
+const FILLING: usize = 16;
 
 /// The tokens of an image's tokenizer section, read where they lie.
 ///
@@ -27,31 +38,11 @@ impl<'a> Vocabulary<'a> {
     /// # Errors
     /// The first [`VocabularyError`].
     pub fn open(words: &'a [u32]) -> Result<Self, VocabularyError> {
-        let new = Self::split(words).ok_or(VocabularyError::Size)?;
-        let mut used = 0;
-        for (token, entry) in (0..).zip(new.entries) {
-            let (at, len) = place(*entry);
-            if new.bytes.get(at..at + len).is_none() || (len == 0 && at != 0) {
-                return Err(VocabularyError::Entry { token });
-            }
-            used += usize::from(len > 0);
+        let mut stream = InPlace::new(words);
+        match poll::once(check(&mut stream, 0..words.len())) {
+            Some(Err(Error::Image(ImageError::Vocabulary(error)))) => Err(error),
+            _ => Self::split(words).ok_or(VocabularyError::Size),
         }
-        if used != new.order.len() {
-            return Err(VocabularyError::Order { rank: new.order.len() as u32 });
-        }
-        let mut before: &[u8] = &[];
-        let mut singles = 0;
-        for (rank, id) in (0..).zip(new.order) {
-            // No bytes are before the first token's, which are some; all differ, so no id is there
-            // twice and none is left out.
-            let bytes = new.get(u32::from(*id)).unwrap_or_default();
-            if bytes <= before {
-                return Err(VocabularyError::Order { rank });
-            }
-            singles += usize::from(bytes.len() == 1);
-            before = bytes;
-        }
-        if singles == 256 { Ok(new) } else { Err(VocabularyError::Singles) }
     }
 
     /// The tables of a section that was checked before; nothing of what they hold.
@@ -68,7 +59,7 @@ impl<'a> Vocabulary<'a> {
         let (bytes, end) =
             bytemuck::cast_slice::<u32, u8>(rest).split_at_checked(bytes as usize)?;
         let filled = filling.iter().all(|id| *id == 0) && end.iter().all(|byte| *byte == 0);
-        (filled && end.len() < 16).then_some(Self { entries, order, bytes })
+        (filled && end.len() < FILLING).then_some(Self { entries, order, bytes })
     }
 
     /// How many token ids there are; every id is less.
@@ -113,6 +104,116 @@ impl<'a> Vocabulary<'a> {
         }
         low.checked_sub(1)
     }
+}
+
+/// Checks the tokenizer section at these words of a stream, every table of it. Returns how many
+/// token ids there are. The tokens are read one by one, in the order of their bytes.
+///
+/// # Errors
+/// The first [`VocabularyError`], and those of the stream.
+pub(crate) async fn check<S: Stream>(stream: &mut S, section: Range<usize>) -> Result<u32, Error> {
+    let tables = Tables::find(stream, section).await?;
+    tables.check_entries(stream).await?;
+    tables.check_order(stream).await?;
+    Ok(tables.ids)
+}
+
+/// The tables of a section: how long they are, and the words at which they begin.
+struct Tables {
+    ids: u32,
+    tokens: u32,
+    bytes: usize,
+    entries: usize,
+    order: usize,
+    text: usize,
+}
+
+impl Tables {
+    async fn find<S: Stream>(stream: &mut S, section: Range<usize>) -> Result<Self, Error> {
+        let size = || refused(VocabularyError::Size);
+        if section.len() < HEAD_WORDS {
+            return Err(size());
+        }
+        let head = stream.read_at(section.start, HEAD_WORDS).await?;
+        let Some(&[ids, tokens, bytes, 0]) = head.first_chunk() else { return Err(size()) };
+        if ids > MAX_IDS || tokens > ids {
+            return Err(size());
+        }
+        let bytes = bytes as usize;
+        let entries = section.start + HEAD_WORDS;
+        let order = entries + ids as usize;
+        let text = order + tokens.div_ceil(2) as usize;
+        let room = section.end.checked_sub(text).ok_or_else(size)?;
+        let filling = (4 * room).checked_sub(bytes).filter(|filling| *filling < FILLING);
+        let filling = filling.ok_or_else(size)?;
+        let mut filled = tokens.is_multiple_of(2) || word(stream, text - 1).await? >> 16 == 0;
+        if filling > 0 {
+            let first = text + bytes / 4;
+            let end = stream.read_at(first, section.end - first).await?;
+            let end = bytemuck::cast_slice::<u32, u8>(end);
+            filled &= end.iter().skip(bytes % 4).all(|byte| *byte == 0);
+        }
+        if filled { Ok(Self { ids, tokens, bytes, entries, order, text }) } else { Err(size()) }
+    }
+
+    /// Every token's bytes are there.
+    async fn check_entries<S: Stream>(&self, stream: &mut S) -> Result<(), Error> {
+        let (mut token, mut used, mut wrong) = (0, 0, None);
+        stream.seek(self.entries).await?;
+        let all = pieces(stream, self.ids as usize, |entries| {
+            for entry in entries {
+                let (at, len) = place(*entry);
+                if at + len > self.bytes || (len == 0 && at != 0) {
+                    wrong = wrong.or(Some(token));
+                }
+                used += u32::from(len > 0);
+                token += 1;
+            }
+        });
+        all.await?;
+        match wrong {
+            Some(token) => Err(refused(VocabularyError::Entry { token })),
+            None if used != self.tokens => {
+                Err(refused(VocabularyError::Order { rank: self.tokens }))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Each stands behind the one before, so all differ, no id is there twice and none is left
+    /// out; and every byte is one of them.
+    async fn check_order<S: Stream>(&self, stream: &mut S) -> Result<(), Error> {
+        let (mut before, mut before_len) = ([0; MAX_LEN], 0);
+        let mut singles = 0;
+        for rank in 0..self.tokens {
+            let wrong = refused(VocabularyError::Order { rank });
+            let pair = word(stream, self.order + rank as usize / 2).await?;
+            let id = pair >> (rank % 2 * 16) & 0xffff;
+            // No bytes are before the first token's, which are some.
+            let entry = match id < self.ids {
+                true => word(stream, self.entries + id as usize).await?,
+                false => 0,
+            };
+            let (at, len) = place(entry);
+            let (word, skipped) = (self.text + at / 4, at % 4);
+            let words = stream.read_at(word, (skipped + len).div_ceil(4)).await?;
+            let bytes = bytemuck::cast_slice(words).get(skipped..skipped + len);
+            let last = before.get(..before_len).unwrap_or_default();
+            let bytes: &[u8] = bytes.filter(|bytes| *bytes > last).ok_or(wrong)?;
+            singles += usize::from(len == 1);
+            before.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            before_len = len;
+        }
+        if singles == 256 { Ok(()) } else { Err(refused(VocabularyError::Singles)) }
+    }
+}
+
+async fn word<S: Stream>(stream: &mut S, at: usize) -> Result<u32, Error> {
+    stream.read_at(at, 1).await?.first().copied().ok_or(Error::Internal)
+}
+
+const fn refused(error: VocabularyError) -> Error {
+    Error::Image(ImageError::Vocabulary(error))
 }
 
 impl fmt::Debug for Vocabulary<'_> {

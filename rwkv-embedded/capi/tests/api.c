@@ -209,7 +209,7 @@ static void outputs(void) {
 
 static void samplers(void) {
     rwkv_sampler sampler, twin;
-    rwkv_sampler_config config = {1.0f, 1.0f, 0, 7};
+    rwkv_sampler_config config = {.temperature = 1.0f, .top_p = 1.0f, .seed = 7};
     config.temperature = -1.0f;
     IS(SAMPLER_TEMPERATURE, rwkv_sampler_init(&sampler, &config));
     config.temperature = 1.0f;

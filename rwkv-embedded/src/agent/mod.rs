@@ -1,7 +1,8 @@
-//! The agent: runs whatever image lies in the board's flash and reports what it computes.
+//! The agent: runs whatever image lies in the board's flash, or on a medium of it, and reports what
+//! it computes.
 //!
-//! One binary per board serves every image that fits: the state and the scratch share an arena of
-//! the board's size. The host speaks [`protocol`] in frames of [`frame`] over any serial
+//! One binary per board serves every image that fits: the state, the scratch and what a stream
+//! needs share an arena of the board's size. The host speaks [`protocol`] in frames of [`frame`] over any serial
 //! transport. A board without a usable image still answers, and says what is wrong with it.
 //!
 //! Every frame is answered: damaged, too long, empty or unknown ones by one
@@ -12,6 +13,7 @@ pub mod frame;
 pub mod protocol;
 mod state;
 mod watch;
+mod weights;
 
 use embedded_io::{Read, Write};
 use rwkv_core::{
@@ -26,6 +28,7 @@ use protocol::{
     SamplerSettings, Tick, Token,
 };
 use watch::Watch;
+pub use weights::Weights;
 
 /// Bytes taken from the transport at once, at most.
 const CHUNK: usize = 64;
@@ -69,13 +72,12 @@ pub enum End {
     Closed,
 }
 
-/// A board, the image in its flash, and the memory to run it.
+/// A board, where its image is, and the memory to run it.
 #[derive(Debug)]
-pub struct Agent<'a, B> {
+pub struct Agent<'a, B, S = InPlace<'a>> {
     board: B,
-    flash: &'a [u8],
-    image: Result<ImageInfo, ImageError>,
-    session: Result<Session<'a>, AgentError>,
+    image: Result<ImageInfo, Error>,
+    session: Result<Session<'a, S>, AgentError>,
 }
 
 rwkv_core::brief!([B: Board] Agent<'_, B>, |agent| "Agent({}, {})", B::NAME, agent.image);
@@ -87,10 +89,7 @@ impl<'a, B: Board> Agent<'a, B> {
     pub fn new(board: B, flash: &'a [u8], arena: &'a mut [f32]) -> Self {
         match Image::open_prefix(flash) {
             Ok(image) => Self::checked(board, &image, flash, arena),
-            Err(error) => {
-                let session = Err(AgentError::Model(error.into()));
-                Self { board, flash, image: Err(error), session }
-            }
+            Err(error) => Self::without(board, error.into()),
         }
     }
 
@@ -98,17 +97,24 @@ impl<'a, B: Board> Agent<'a, B> {
     /// has changed since is what a simulated device shows with this.
     pub fn checked(board: B, image: &Image<'_>, flash: &'a [u8], arena: &'a mut [f32]) -> Self {
         let session = match bytemuck::try_cast_slice(flash) {
-            Ok(words) => Session::new(*image.header(), words, arena),
+            Ok(words) => Session::new(*image.header(), InPlace::new(words), arena),
             Err(_) => Err(AgentError::Model(ImageError::Misaligned.into())),
         };
-        Self { board, flash, image: Ok(ImageInfo::of(image)), session }
+        Self { board, image: Ok(ImageInfo::of(image)), session }
+    }
+}
+
+impl<B: Board, S: Weights> Agent<'_, B, S> {
+    /// An agent that says why there is no image.
+    const fn without(board: B, error: Error) -> Self {
+        Self { board, image: Err(error), session: Err(AgentError::Model(error)) }
     }
 
     /// The image, or why there is none.
     ///
     /// # Errors
-    /// What [`Image::open_prefix`] found.
-    pub const fn image(&self) -> Result<ImageInfo, ImageError> {
+    /// What was wrong with it, or that it could not be read.
+    pub const fn image(&self) -> Result<ImageInfo, Error> {
         self.image
     }
 
@@ -187,9 +193,10 @@ impl<'a, B: Board> Agent<'a, B> {
                     statics,
                     heap: 0,
                     flash: board.firmware(),
+                    buffers: session.buffers,
                 })));
             }
-            Request::Verify => verify(self.flash, self.image),
+            Request::Verify => session.verify(self.image),
             Request::ReadState { first } => return Ok(session.read_state(first).map(Reply::State)),
             Request::WriteState { first, words } => session.write_state(first, &words),
             Request::AcceptState => session.accept_state(),
@@ -204,15 +211,15 @@ impl<'a, B: Board> Agent<'a, B> {
             board: B::NAME.try_into().unwrap_or_default(),
             core: B::CORE.try_into().unwrap_or_default(),
             tick: self.board.tick(),
-            image: self.image.map_err(Error::Image),
+            image: self.image,
         }
     }
 }
 
 /// A model that runs, its state, and what chooses the next token.
 #[derive(Debug)]
-struct Session<'a> {
-    model: Model<'a, InPlace<'a>>,
+struct Session<'a, S> {
+    model: Model<'a, S>,
     state: &'a mut [f32],
     /// Whether the words of the state are one.
     ready: bool,
@@ -222,23 +229,40 @@ struct Session<'a> {
     sampler: Sampler,
     /// In ascending order.
     banned: heapless::Vec<u32, MAX_BANNED>,
+    /// Bytes of the arena that the weights need.
+    buffers: u32,
 }
 
-impl<'a> Session<'a> {
-    fn new(header: Header, words: &'a [u32], arena: &'a mut [f32]) -> Result<Self, AgentError> {
+impl<'a, S: Weights> Session<'a, S> {
+    /// A session in an arena that holds state and scratch.
+    fn new(header: Header, stream: S, arena: &'a mut [f32]) -> Result<Self, AgentError> {
         let needed = header.state_words().saturating_add(header.scratch_words as usize);
         let small = AgentError::Arena { needed: bytes(needed), given: bytes(arena.len()) };
         if arena.len() < needed {
             return Err(small);
         }
         let (state, scratch) = arena.split_at_mut_checked(header.state_words()).ok_or(small)?;
-        let model = Model::new(header, InPlace::new(words), scratch);
-        let model = model.map_err(AgentError::Model)?;
+        let model = Model::new(header, stream, scratch).map_err(AgentError::Model)?;
+        Self::start(model, state, 0)
+    }
+
+    fn start(model: Model<'a, S>, state: &'a mut [f32], buffers: u32) -> Result<Self, AgentError> {
         let sampler = Sampler::new(SamplerConfig::GREEDY).map_err(|_| AgentError::Sampler)?;
         let banned = heapless::Vec::new();
-        let mut session = Self { model, state, ready: false, written: 0, sampler, banned };
+        let mut session = Self { model, state, ready: false, written: 0, sampler, banned, buffers };
         session.reset(SamplerConfig::GREEDY.into())?;
         Ok(session)
+    }
+
+    /// Checks the image again: it still is the one that was found at boot.
+    fn verify(&mut self, image: Result<ImageInfo, Error>) -> Result<(), AgentError> {
+        let stream = self.model.stream();
+        let found = weights::check(stream).map_err(AgentError::Model)?;
+        if Ok(found) == image {
+            Ok(())
+        } else {
+            Err(AgentError::Model(ImageError::HeaderChecksum.into()))
+        }
     }
 
     /// Back to where the image begins; untouched if the sampler's settings are out of range.
@@ -272,25 +296,30 @@ impl<'a> Session<'a> {
         let mut logits = Digest::default();
         let banned = Banned::new(&self.banned).map_err(|_| AgentError::Sampler)?;
 
+        let before = self.model.stream().bytes_read();
         let start = watch.start();
         self.sampler.begin();
         let sampler = self.sampler.within(banned);
-        self.model
-            .step(state.reborrow(), token, ((&mut logits, sampler), &mut *watch))
-            .map_err(AgentError::Model)?;
+        let step = self.model.step(state.reborrow(), token, ((&mut logits, sampler), &mut *watch));
         let ticks = watch.since(start);
+        if let Err(error) = step {
+            // Some of the logits are no logits to choose from.
+            self.sampler.begin();
+            return Err(AgentError::Model(error));
+        }
+        let read = self.model.stream().bytes_read().wrapping_sub(before);
 
         let digest = Digest::token(&header, &state, logits).map_err(|error| {
             state.set_broken(true);
             AgentError::Model(error)
         })?;
-        Ok(Token { token, digest, ticks })
+        Ok(Token { token, digest, ticks, read })
     }
 }
 
 /// Reads tokens and sends what each one gave, up to the first that fails.
-fn feed<B: Board, T: Write>(
-    session: &mut Session<'_>,
+fn feed<B: Board, T: Write, S: Weights>(
+    session: &mut Session<'_, S>,
     mut watch: Watch<'_, B, T>,
     tokens: impl Iterator<Item = Option<u32>>,
 ) -> Result<Result<Reply, AgentError>, T::Error> {
@@ -303,16 +332,6 @@ fn feed<B: Board, T: Write>(
         }
     }
     Ok(Ok(Reply::Done))
-}
-
-/// Checks the flash again: it still holds the image that was found at boot.
-fn verify(flash: &[u8], image: Result<ImageInfo, ImageError>) -> Result<(), AgentError> {
-    let now = Image::open_prefix(flash).map_err(|error| AgentError::Model(error.into()))?;
-    if Ok(ImageInfo::of(&now)) == image {
-        Ok(())
-    } else {
-        Err(AgentError::Model(ImageError::HeaderChecksum.into()))
-    }
 }
 
 fn send<T: Write>(transport: &mut T, reply: &Reply) -> Result<(), T::Error> {

@@ -5,11 +5,11 @@
 //! asks, the agent answers with one or more replies; only the last of them is neither
 //! [`Reply::Token`] nor [`Reply::Spent`].
 
-use rwkv_core::{Digest, Error, exec::Part, image::Version, sampler::SamplerConfig};
+use rwkv_core::{Digest, Error, Header, exec::Part, sampler::SamplerConfig};
 use serde::{Deserialize, Serialize};
 
 /// Goes up with every change of the messages.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// Tokens in one [`Request::Feed`], at most.
 pub const MAX_FEED: usize = 64;
@@ -131,6 +131,9 @@ pub enum Tick {
     Instructions(u32),
     /// So many nanoseconds.
     Nanoseconds(u32),
+    /// So many cycles of a simulated core, as its simulator counts them: not those of the chip,
+    /// whose flash has wait states.
+    SimulatedCycles(u32),
 }
 
 /// The image that an agent runs.
@@ -148,9 +151,12 @@ pub struct ImageInfo {
 impl ImageInfo {
     /// What an image says of itself.
     pub fn of(image: &rwkv_core::Image<'_>) -> Self {
-        let header = image.header();
-        let version: Version = header.version;
-        Self { version: version as u8, identity: image.identity(), vocab: header.dims.vocab }
+        Self::new(image.header(), image.identity())
+    }
+
+    /// What an image with this header and identity says of itself.
+    pub const fn new(header: &Header, identity: u32) -> Self {
+        Self { version: header.version as u8, identity, vocab: header.dims.vocab }
     }
 }
 
@@ -164,6 +170,8 @@ pub struct Token {
     pub digest: Digest,
     /// Ticks that it took, the digest of the state left out.
     pub ticks: u32,
+    /// Bytes that were read for it of a medium that the core cannot address.
+    pub read: u32,
 }
 
 /// What went into one piece of work.
@@ -198,6 +206,9 @@ pub struct Memory {
     pub heap: u32,
     /// Flash that the firmware fills, the image left out, where the board can tell.
     pub flash: Option<u32>,
+    /// What weights on a medium need beside state and scratch: the stream's buffer, and the copy of
+    /// the state that a token which fails is undone with. 0 where the core can address the weights.
+    pub buffers: u32,
 }
 
 /// Why a request failed.

@@ -3,11 +3,11 @@
 use rwkv_core::StateView;
 
 use super::{
-    Session,
+    Session, Weights,
     protocol::{AgentError, MAX_STATE},
 };
 
-impl Session<'_> {
+impl<S: Weights> Session<'_, S> {
     /// The words from `first` on, as many as a reply holds.
     pub(super) fn read_state(
         &mut self,

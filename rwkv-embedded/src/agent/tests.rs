@@ -343,9 +343,24 @@ fn messages_are_the_pinned_bytes() {
     let words = [1.0, -0.5].into_iter().collect();
     assert_eq!(request(Request::WriteState { first: 300, words }), "09ac02020000803f000000bf");
     assert_eq!(request(Request::AcceptState), "0a");
-    let token = Token { token: 65, digest: Digest(1, 2), ticks: 128 };
-    assert_eq!(reply(Reply::Token(token)), "014101028001");
+    let token = Token { token: 65, digest: Digest(1, 2), ticks: 128, read: 300 };
+    assert_eq!(reply(Reply::Token(token)), "014101028001ac02");
+    let memory = Memory {
+        state: 1,
+        scratch: 2,
+        stack: Some(3),
+        statics: None,
+        heap: 0,
+        flash: Some(300),
+        buffers: 4,
+    };
+    assert_eq!(reply(Reply::Memory(memory)), "0201020103000001ac0204");
     assert_eq!(reply(Reply::Done), "03");
+    let name = |name: &str| name.try_into().unwrap();
+    let (board, core, tick) = (name("b"), name("c"), Tick::SimulatedCycles(300));
+    let image = Err(ImageError::Magic.into());
+    let info = Info { protocol: 300, board, core, tick, image };
+    assert_eq!(reply(Reply::Info(info)), "00ac020162016302ac02010003");
     let spent = Spent { section: 300, id: 68, part: Part::Columns, times: 2, ticks: 128 };
     assert_eq!(reply(Reply::Spent([spent].into_iter().collect())), "0501ac024405028001");
     assert_eq!(reply(Reply::State([1.0, -0.5].into_iter().collect())), "06020000803f000000bf");

@@ -50,6 +50,16 @@ impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
         &mut self.medium
     }
 
+    /// Bytes of the image, or of the place where it lies.
+    pub const fn bytes(&self) -> u32 {
+        (self.place.words as u32).wrapping_mul(4)
+    }
+
+    /// The medium, when there is nothing more to read.
+    pub fn into_medium(self) -> M {
+        self.medium
+    }
+
     async fn get(&mut self, word: usize, words: usize) -> Result<&[u32], StreamError> {
         let (first, held) = self.held;
         let end = word.saturating_add(words);

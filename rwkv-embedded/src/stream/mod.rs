@@ -116,9 +116,14 @@ impl<M: Medium> Medium for &mut M {
 /// # }
 /// ```
 pub const fn buffer_words(header: &Header, unit: usize) -> usize {
+    words_around(header.block_words as usize, unit)
+}
+
+/// Words of the whole units around so many words, wherever they begin.
+pub const fn words_around(words: usize, unit: usize) -> usize {
     let unit = if unit < 8 { 1 } else { unit / 4 };
-    // A block may begin at the last word of a unit.
-    (header.block_words as usize + unit - 1).next_multiple_of(unit)
+    // They may begin at the last word of a unit.
+    (words + unit - 1).next_multiple_of(unit)
 }
 
 /// What was read so far.

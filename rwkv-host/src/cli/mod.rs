@@ -67,6 +67,8 @@ enum Command {
     Validate(crate::validate::ValidateArgs),
     /// Say what a device spends a token on
     Profile(crate::profile::ProfileArgs),
+    /// Say whether a model fits a board, and how fast it can be at most
+    Fit(crate::fit::FitArgs),
 }
 
 /// Runs a command.
@@ -87,6 +89,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Eval(args) => eval::command(&args),
         Command::Validate(args) => return crate::validate::command(args),
         Command::Profile(args) => return crate::profile::command(&args),
+        Command::Fit(args) => return crate::fit::command(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,7 +21,7 @@ use std::{
 use rwkv_core::{
     Image,
     exec::record::{Plan, Request, run},
-    image::{Dims, Header, Layout, MathMode, SectionKind, TokenizerKind, Version},
+    image::{Dims, Header, Layout, MathMode, Record, SectionKind, TokenizerKind, Version},
 };
 use thiserror::Error;
 
@@ -344,6 +344,23 @@ impl<'a> Model<'a> {
         };
         header
     }
+}
+
+/// The records of a model in order, without their values: the bits of inputs are those that are
+/// asked for, or the most that there can be.
+pub(crate) fn planned(
+    version: Version,
+    dims: &Dims,
+    options: &Options<'_>,
+) -> Vec<(Request, Record)> {
+    let mut records = Vec::new();
+    // Nothing refuses a record here.
+    let _ = run::<()>(version, dims, |request| {
+        let choice = options.choose(version, request);
+        records.push((*request, record::planned(request, &choice, options.block_bytes)));
+        Ok(())
+    });
+    records
 }
 
 /// A few names, for an error message.

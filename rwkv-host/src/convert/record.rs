@@ -21,6 +21,16 @@ pub(super) const fn record(request: &Request, choice: &Choice) -> Record {
     Record { id, format: choice.format, layout, bits: 0, rows, cols, tile_rows: 1 }
 }
 
+/// The header of a record as far as it does not depend on values.
+pub(super) fn planned(request: &Request, choice: &Choice, block_bytes: u32) -> Record {
+    let mut record = record(request, choice);
+    if choice.format.is_integer() {
+        record.bits = choice.input_bits.unwrap_or(15);
+    }
+    record.tile_rows = tile_rows(&record, request.shape().tile_rows, block_bytes);
+    record
+}
+
 /// Stores a record. `values` is row-major, outputs by inputs; `inputs` is what is known of its
 /// inputs.
 ///

@@ -14,6 +14,10 @@ pub enum QemuBoard {
     NetduinoPlus2,
     /// nRF51822, a Cortex-M0 with 16 KB of RAM.
     Microbit,
+    /// FE310, an RV32IMAC core with 16 KB of RAM.
+    SifiveE,
+    /// QEMU's own RISC-V board, with an RV32IMAFC core.
+    Virt,
 }
 
 /// What the tools know of a board.
@@ -27,6 +31,9 @@ pub(super) struct Facts {
     /// What the emulator is told beside the machine's name.
     pub(super) arguments: &'static [&'static str],
     pub(super) image: Medium,
+    /// Bytes of RAM, and of those the arena's, as in its `memory.x`.
+    pub(super) ram: u32,
+    pub(super) arena: u32,
     /// Whether its emulated UART drops what comes before it is switched on. The firmware then
     /// sends an empty frame, a zero byte, when it has done so.
     pub(super) greets: bool,
@@ -44,20 +51,27 @@ pub(super) struct Emulator {
 pub(super) enum Medium {
     /// Memory from this address on, with room for so many bytes.
     Memory { address: u32, room: usize },
+    /// The same, by way of an ELF file for a RISC-V core: the emulator loads no raw file that is
+    /// larger than the board's RAM.
+    RiscvElf { address: u32, room: usize },
 }
 
 impl Medium {
     /// Bytes of the largest image.
     pub(super) const fn room(self) -> usize {
         match self {
-            Self::Memory { room, .. } => room,
+            Self::Memory { room, .. } | Self::RiscvElf { room, .. } => room,
         }
     }
 }
 
 const ARM: Emulator = Emulator { program: "qemu-system-arm", package: "qemu-system-arm" };
+const RISCV: Emulator = Emulator { program: "qemu-system-riscv32", package: "qemu-system-misc" };
 /// An instruction takes a nanosecond of the emulated time.
 const COUNTED: &[&str] = &["-icount", "shift=0"];
+
+const KIB: u32 = 1 << 10;
+const MIB: u32 = 1 << 20;
 
 const MPS2_AN386: Facts = Facts {
     name: "mps2-an386",
@@ -65,13 +79,22 @@ const MPS2_AN386: Facts = Facts {
     emulator: ARM,
     arguments: COUNTED,
     image: Medium::Memory { address: 0x0008_0000, room: 0x0038_0000 },
+    ram: 4 * MIB,
+    arena: MIB,
     greets: false,
 };
 
 impl QemuBoard {
     /// Every board there is.
-    pub const ALL: [Self; 5] =
-        [Self::Mps2An386, Self::Mps2An500, Self::Mps2An505, Self::NetduinoPlus2, Self::Microbit];
+    pub const ALL: [Self; 7] = [
+        Self::Mps2An386,
+        Self::Mps2An500,
+        Self::Mps2An505,
+        Self::NetduinoPlus2,
+        Self::Microbit,
+        Self::SifiveE,
+        Self::Virt,
+    ];
 
     /// Its name, in QEMU and in the tree.
     pub const fn name(self) -> &'static str {
@@ -81,6 +104,21 @@ impl QemuBoard {
     /// The Rust target of its firmware.
     pub const fn target(self) -> &'static str {
         self.facts().target
+    }
+
+    /// The program that emulates it.
+    pub const fn emulator(self) -> &'static str {
+        self.facts().emulator.program
+    }
+
+    /// Bytes of RAM that the firmware's arena leaves to static variables and the stack.
+    pub const fn left_by_arena(self) -> u32 {
+        self.facts().ram - self.facts().arena
+    }
+
+    /// Bytes of the largest image that its firmware has room for.
+    pub const fn image_room(self) -> usize {
+        self.facts().image.room()
     }
 
     pub(super) const fn facts(self) -> Facts {
@@ -96,6 +134,8 @@ impl QemuBoard {
             Self::NetduinoPlus2 => Facts {
                 name: "netduinoplus2",
                 image: Medium::Memory { address: 0x0804_0000, room: 0x000c_0000 },
+                ram: 128 * KIB,
+                arena: 112 * KIB,
                 greets: true,
                 ..MPS2_AN386
             },
@@ -103,8 +143,69 @@ impl QemuBoard {
                 name: "microbit",
                 target: "thumbv6m-none-eabi",
                 image: Medium::Memory { address: 0x0002_4000, room: 0x0001_c000 },
+                ram: 16 * KIB,
+                arena: 4 * KIB,
                 ..MPS2_AN386
             },
+            Self::SifiveE => Facts {
+                name: "sifive_e",
+                target: "riscv32imac-unknown-none-elf",
+                emulator: RISCV,
+                image: Medium::RiscvElf { address: 0x2044_0000, room: 0x00bc_0000 },
+                ram: 16 * KIB,
+                arena: 4 * KIB,
+                ..MPS2_AN386
+            },
+            Self::Virt => Facts {
+                name: "virt",
+                target: "riscv32imafc-unknown-none-elf",
+                emulator: RISCV,
+                // No boot loader, and no floats but binary32.
+                arguments: &["-icount", "shift=0", "-bios", "none", "-cpu", "rv32,d=off"],
+                image: Medium::Memory { address: 0x8008_0000, room: 0x03f8_0000 },
+                ram: 16 * MIB,
+                arena: 8 * MIB,
+                greets: true,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// The number behind `name` and an equals sign, in the notation of linker scripts.
+    fn number(script: &str, name: &str) -> u32 {
+        let (_, behind) = script.split_once(name).expect(name);
+        let text = behind.trim_start_matches([' ', '=']);
+        let text = &text[..text.find(|letter: char| !letter.is_alphanumeric()).expect(name)];
+        let (digits, unit) = match text.strip_suffix('K') {
+            Some(digits) => (digits, KIB),
+            None => text.strip_suffix('M').map_or((text, 1), |digits| (digits, MIB)),
+        };
+        unit * match digits.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).expect(name),
+            None => digits.parse().expect(name),
+        }
+    }
+
+    #[test]
+    fn the_table_and_the_memory_maps_agree() {
+        for board in QemuBoard::ALL {
+            let path = format!("../rwkv-embedded/boards/{}/memory.x", board.name());
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
+            let script = fs::read_to_string(script).expect(&path);
+            let facts = board.facts();
+            let (_, ram) = script.split_once("RAM ").expect(&path);
+            assert_eq!(number(ram, "LENGTH"), facts.ram, "{path}");
+            assert_eq!(number(&script, "_arena_size"), facts.arena, "{path}");
+            let (Medium::Memory { address, room } | Medium::RiscvElf { address, room }) =
+                facts.image;
+            let [start, end] = ["_image_start", "_image_end"].map(|name| number(&script, name));
+            assert_eq!((start, (end - start) as usize), (address, room), "{path}");
         }
     }
 }

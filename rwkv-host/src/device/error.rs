@@ -122,9 +122,35 @@ pub enum DeviceError {
         /// The Debian package that has it.
         package: &'static str,
     },
+    /// What runs a simulator was not found.
+    #[error("there is no {0} in the current directory or above it; run in the project's directory")]
+    NoSimulator(&'static str),
+    /// What node needs to emulate a board is not installed.
+    #[error(
+        "the npm package {package} is not installed in {dir}; run: npm ci --no-audit --no-fund --prefix {dir}",
+        dir = dir.display()
+    )]
+    NoPackage {
+        /// The package.
+        package: &'static str,
+        /// The folder that names it, with its version.
+        dir: PathBuf,
+    },
     /// The firmware given by hand is not there.
     #[error("there is no firmware at {}; build it, or leave --firmware out", .0.display())]
     NoFirmware(PathBuf),
+    /// The firmware given by hand is for something else.
+    #[error(
+        "{} is no firmware for {board}; build it in rwkv-embedded/boards/{board}, or leave \
+         --firmware out",
+        elf.display()
+    )]
+    OtherFirmware {
+        /// The file.
+        elf: PathBuf,
+        /// The board.
+        board: &'static str,
+    },
     /// The sources of the firmware were not found.
     #[error(
         "the sources of the firmware were not found: there is no {} in the current directory or \

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use super::{DeviceError, QemuBoard};
+use super::DeviceError;
 
 /// Of the outer build, if there is one: they would divert or change the build of the firmware.
 const DIVERTING: [&str; 6] = [
@@ -19,26 +19,33 @@ const DIVERTING: [&str; 6] = [
 ];
 
 /// The ELF file of a board's firmware: the one given, or the one built from the tree.
-pub(super) fn find(board: QemuBoard, given: Option<&Path>) -> Result<PathBuf, DeviceError> {
+pub(super) fn find(
+    board: &str,
+    target: &'static str,
+    given: Option<&Path>,
+) -> Result<PathBuf, DeviceError> {
     match given {
         Some(elf) if elf.is_file() => Ok(elf.to_owned()),
         Some(elf) => Err(DeviceError::NoFirmware(elf.to_owned())),
-        None => build(board, &sources(board)?),
+        None => {
+            let sources = format!("rwkv-embedded/boards/{board}");
+            let found = in_tree(&sources, "Cargo.toml");
+            build(target, &found.ok_or_else(|| DeviceError::NoSources(sources.into()))?)
+        }
     }
 }
 
-/// The board's package, searched from the current directory upwards and in the tree that this
-/// tool was built from.
-fn sources(board: QemuBoard) -> Result<PathBuf, DeviceError> {
-    let path = Path::new("rwkv-embedded/boards").join(board.name());
+/// A folder of the project with this file, searched from the current directory upwards and in the
+/// tree that this tool was built from.
+pub(super) fn in_tree(folder: &str, file: &str) -> Option<PathBuf> {
     let current = env::current_dir().unwrap_or_default();
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     let mut roots = current.ancestors().chain(built_from);
-    let found = roots.find(|root| root.join(&path).join("Cargo.toml").is_file());
-    found.map(|root| root.join(&path)).ok_or(DeviceError::NoSources(path))
+    let found = roots.find(|root| root.join(folder).join(file).is_file());
+    found.map(|root| root.join(folder))
 }
 
-fn build(board: QemuBoard, dir: &Path) -> Result<PathBuf, DeviceError> {
+fn build(target: &'static str, dir: &Path) -> Result<PathBuf, DeviceError> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(dir).args(["build", "--release"]);
     cargo.arg("--message-format=json-render-diagnostics");
@@ -50,7 +57,7 @@ fn build(board: QemuBoard, dir: &Path) -> Result<PathBuf, DeviceError> {
     let errors = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(if errors.contains("target may not be installed") {
-            DeviceError::NoTarget { target: board.target() }
+            DeviceError::NoTarget { target }
         } else {
             failed(errors.into_owned())
         });
@@ -73,7 +80,7 @@ mod tests {
 
     #[test]
     fn firmware_given_by_hand_must_be_there() {
-        let found = find(QemuBoard::Mps2An386, Some(Path::new("no/such.elf")));
+        let found = find("mps2-an386", "thumbv7em-none-eabihf", Some(Path::new("no/such.elf")));
         assert!(matches!(found, Err(DeviceError::NoFirmware(_))));
     }
 

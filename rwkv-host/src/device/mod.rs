@@ -2,14 +2,16 @@
 //!
 //! A [`Device`] sends the requests of [`rwkv_embedded::agent::protocol`] over a [`Transport`] and
 //! waits for the replies. The simulated device is the same agent in a thread; the emulated one is
-//! the firmware of a board in QEMU.
+//! the firmware of a board in QEMU or in another emulator.
 
 mod boards;
 mod error;
 mod firmware;
 mod link;
 mod log;
+mod process;
 mod qemu;
+mod rp2040;
 mod sim;
 mod spec;
 mod transport;
@@ -83,10 +85,11 @@ impl Device {
     ) -> Result<Box<dyn Transport>, DeviceError> {
         Ok(match spec {
             DeviceSpec::Sim => Box::new(sim::start(flash, options)?),
-            DeviceSpec::Qemu(_) if options.flip.is_some() => {
+            DeviceSpec::Qemu(_) | DeviceSpec::Rp2040js if options.flip.is_some() => {
                 return Err(DeviceError::FlipUnsupported);
             }
-            DeviceSpec::Qemu(board) => Box::new(qemu::Qemu::start(board, flash, options)?),
+            DeviceSpec::Qemu(board) => Box::new(qemu::start(board, flash, options)?),
+            DeviceSpec::Rp2040js => Box::new(rp2040::start(flash, options)?),
         })
     }
 

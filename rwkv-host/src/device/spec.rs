@@ -13,12 +13,15 @@ pub enum DeviceSpec {
     Sim,
     /// The agent's firmware for this board in QEMU.
     Qemu(QemuBoard),
+    /// The agent's firmware for the RP2040 in the simulator rp2040js.
+    Rp2040js,
 }
 
 impl DeviceSpec {
     /// Every device there is.
     pub fn all() -> impl Iterator<Item = Self> {
-        iter::once(Self::Sim).chain(QemuBoard::ALL.map(Self::Qemu))
+        let boards = QemuBoard::ALL.map(Self::Qemu);
+        iter::once(Self::Sim).chain(boards).chain(iter::once(Self::Rp2040js))
     }
 }
 
@@ -27,6 +30,7 @@ impl fmt::Display for DeviceSpec {
         match self {
             Self::Sim => f.write_str("sim"),
             Self::Qemu(board) => write!(f, "qemu:{}", board.name()),
+            Self::Rp2040js => f.write_str("rp2040js"),
         }
     }
 }
@@ -104,7 +108,7 @@ mod tests {
         assert_eq!(
             error,
             "there is no device `qemu:toaster`; there are: sim qemu:mps2-an386 qemu:mps2-an500 \
-             qemu:mps2-an505 qemu:netduinoplus2 qemu:microbit"
+             qemu:mps2-an505 qemu:netduinoplus2 qemu:microbit qemu:sifive_e qemu:virt rp2040js"
         );
     }
 

@@ -186,6 +186,7 @@ impl Sums {
         let (unit, each) = match info.tick {
             Tick::Instructions(n) => ("instructions", n),
             Tick::Nanoseconds(n) => ("nanoseconds", n),
+            Tick::SimulatedCycles(n) => ("simulated cycles", n),
         };
         let each = f64::from(each) / tokens.max(1) as f64;
         let times: u64 = self.all.iter().map(|(_, times, _)| times).sum();

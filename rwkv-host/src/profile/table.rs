@@ -42,7 +42,7 @@ impl fmt::Display for Profile {
         let unit = self.unit;
         writeln!(
             f,
-            "{:<30} {:<11} {:>7} {unit:>13} {:>7} {:>12}",
+            "{:<30} {:<11} {:>7} {unit:>16} {:>7} {:>12}",
             "operation", "part", "times", "share", "per channel"
         )?;
         let mut before = String::new();
@@ -52,7 +52,7 @@ impl fmt::Display for Profile {
             let shown = if name == before { "" } else { name.trim_end() };
             writeln!(
                 f,
-                "{shown:<30} {:<11} {:>7.1} {:>13} {:>6.1} % {:>12.1}",
+                "{shown:<30} {:<11} {:>7.1} {:>16} {:>6.1} % {:>12.1}",
                 part_name(line.part),
                 line.times,
                 Grouped(line.cost.round() as u64),

@@ -137,6 +137,8 @@ pub fn validate<'a>(
         differing_bits: run.difference.as_ref().map_or(0, Difference::bits),
         first_difference: run.difference,
         instructions_per_token: Cost::instructions(info.tick, &run.ticks),
+        bytes_read_per_token: Cost::bytes(&run.read),
+        simulated_cycles_per_token: Cost::simulated_cycles(info.tick, &run.ticks),
         seconds: start.elapsed().as_secs_f64(),
         memory: device.memory().ok(),
         info,
@@ -161,6 +163,8 @@ struct Run {
     compared: usize,
     /// What the equal ones took.
     ticks: Vec<u32>,
+    /// And the bytes that were read for them.
+    read: Vec<u32>,
     difference: Option<Difference>,
 }
 
@@ -182,6 +186,7 @@ impl Run {
             self.compared += 1;
             if (found.token, found.digest) == (*token, *host) {
                 self.ticks.push(found.ticks);
+                self.read.push(found.read);
                 progress(&found);
             } else {
                 let device = Found::Token(found);

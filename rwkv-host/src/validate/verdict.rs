@@ -30,6 +30,10 @@ pub struct Verdict {
     pub first_difference: Option<Difference>,
     /// What a token cost, if the device counts instructions.
     pub instructions_per_token: Option<Cost>,
+    /// Bytes of a medium that were read for a token, if the device's core cannot address its image.
+    pub bytes_read_per_token: Option<Cost>,
+    /// What a token cost, if the device is simulated and its simulator counts cycles.
+    pub simulated_cycles_per_token: Option<Cost>,
     /// Seconds that the device took for all tokens.
     pub seconds: f64,
     /// The device's memory in use, if it could still tell.
@@ -92,9 +96,32 @@ pub struct Cost {
 impl Cost {
     /// Instructions for tokens that took these ticks; `None` if ticks are something else.
     pub(super) fn instructions(tick: Tick, ticks: &[u32]) -> Option<Self> {
-        let Tick::Instructions(each) = tick else { return None };
-        let mut costs: Vec<u64> =
-            ticks.iter().map(|ticks| u64::from(*ticks) * u64::from(each)).collect();
+        match tick {
+            Tick::Instructions(each) => Self::ticks(each, ticks),
+            _ => None,
+        }
+    }
+
+    /// Simulated cycles for tokens that took these ticks; `None` if ticks are something else.
+    pub(super) fn simulated_cycles(tick: Tick, ticks: &[u32]) -> Option<Self> {
+        match tick {
+            Tick::SimulatedCycles(each) => Self::ticks(each, ticks),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a medium; `None` if none were read.
+    pub(super) fn bytes(read: &[u32]) -> Option<Self> {
+        Self::of(read.iter().copied().map(u64::from)).filter(|cost| cost.mean > 0)
+    }
+
+    fn ticks(each: u32, ticks: &[u32]) -> Option<Self> {
+        Self::of(ticks.iter().map(|ticks| u64::from(*ticks) * u64::from(each)))
+    }
+
+    /// Of tokens with these costs, if there are any.
+    fn of(costs: impl Iterator<Item = u64>) -> Option<Self> {
+        let mut costs: Vec<u64> = costs.collect();
         costs.sort_unstable();
         let median = *costs.get(costs.len().saturating_sub(1) / 2)?;
         Some(Self { median, mean: costs.iter().sum::<u64>() / costs.len() as u64 })
@@ -135,14 +162,24 @@ impl fmt::Display for Verdict {
         }
         writeln!(f, "prompt        {} tokens", self.prompt_tokens)?;
         writeln!(f, "generated     {} tokens", self.generated.len())?;
-        if let Some(cost) = self.instructions_per_token {
+        let costs = [
+            ("instructions", self.instructions_per_token, ""),
+            ("cycles", self.simulated_cycles_per_token, ", simulated"),
+        ];
+        for (name, cost, note) in costs {
+            let Some(cost) = cost else { continue };
             let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
-            writeln!(f, "instructions  {median} per token (median), {mean} (mean)")?;
+            writeln!(f, "{name:<13} {median} per token (median), {mean} (mean){note}")?;
+        }
+        if let Some(cost) = self.bytes_read_per_token {
+            let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
+            writeln!(f, "medium        {median} bytes read per token (median), {mean} (mean)")?;
         }
         if let Some(memory) = self.memory {
             let parts = [
                 ("state", Some(memory.state)),
                 ("scratch", Some(memory.scratch)),
+                ("buffers", Some(memory.buffers).filter(|bytes| *bytes > 0)),
                 ("stack", memory.stack),
                 ("statics", memory.statics),
                 ("heap", Some(memory.heap)),
@@ -172,5 +209,16 @@ mod tests {
         assert_eq!(cost, Some(Cost { median: 120, mean: 120 }));
         assert_eq!(Cost::instructions(Tick::Instructions(40), &[]), None);
         assert_eq!(Cost::instructions(Tick::Nanoseconds(1), &[3]), None);
+        assert_eq!(Cost::bytes(&[512, 1024, 0]), Some(Cost { median: 512, mean: 512 }));
+        assert_eq!(Cost::bytes(&[0, 0]), None);
+    }
+
+    #[test]
+    fn simulated_cycles_are_no_instructions() {
+        let tick = Tick::SimulatedCycles(125);
+        let cost = Cost::simulated_cycles(tick, &[3, 1, 5]);
+        assert_eq!(cost, Some(Cost { median: 375, mean: 375 }));
+        assert_eq!(Cost::instructions(tick, &[3]), None);
+        assert_eq!(Cost::simulated_cycles(Tick::Instructions(40), &[3]), None);
     }
 }

@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 
-use board_support::Machine;
+use board_support::{Machine, Tick};
 use cortex_m_rt::entry;
 
 mod timer;
@@ -20,7 +20,7 @@ struct Microbit(Timer);
 impl Machine for Microbit {
     const NAME: &'static str = "microbit";
     const CORE: &'static str = "Cortex-M0";
-    const INSTRUCTIONS_PER_TICK: u32 = INSTRUCTIONS_PER_TICK;
+    const TICK: Tick = Tick::Instructions(INSTRUCTIONS_PER_TICK);
     type Uart = Uart;
 
     unsafe fn start() -> (Self, Uart) {

@@ -7,7 +7,7 @@
 #![no_main]
 
 use board_support::{
-    Machine,
+    Machine, Tick,
     cmsdk::{Timer, Uart},
 };
 use cortex_m_rt::entry;
@@ -18,7 +18,7 @@ impl Machine for Mps2An386 {
     const NAME: &'static str = "mps2-an386";
     const CORE: &'static str = "Cortex-M4F";
     /// Of the timer's 25 MHz.
-    const INSTRUCTIONS_PER_TICK: u32 = 40;
+    const TICK: Tick = Tick::Instructions(40);
     type Uart = Uart;
 
     unsafe fn start() -> (Self, Uart) {

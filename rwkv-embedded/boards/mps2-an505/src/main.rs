@@ -7,7 +7,7 @@
 #![no_main]
 
 use board_support::{
-    Machine,
+    Machine, Tick,
     cmsdk::{Timer, Uart},
 };
 use cortex_m_rt::entry;
@@ -18,7 +18,7 @@ impl Machine for Mps2An505 {
     const NAME: &'static str = "mps2-an505";
     const CORE: &'static str = "Cortex-M33";
     /// Of the timer's 20 MHz.
-    const INSTRUCTIONS_PER_TICK: u32 = 50;
+    const TICK: Tick = Tick::Instructions(50);
     type Uart = Uart;
 
     unsafe fn start() -> (Self, Uart) {

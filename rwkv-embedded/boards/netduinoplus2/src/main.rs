@@ -8,7 +8,7 @@
 
 use core::ptr;
 
-use board_support::Machine;
+use board_support::{Machine, Tick};
 use cortex_m_rt::entry;
 
 mod usart;
@@ -26,7 +26,7 @@ impl Machine for NetduinoPlus2 {
     const NAME: &'static str = "netduinoplus2";
     const CORE: &'static str = "Cortex-M4F";
     /// QEMU's TIM2 counts nanoseconds.
-    const INSTRUCTIONS_PER_TICK: u32 = 1;
+    const TICK: Tick = Tick::Instructions(1);
     type Uart = Usart;
 
     unsafe fn start() -> (Self, Usart) {

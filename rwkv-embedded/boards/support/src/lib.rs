@@ -7,17 +7,25 @@
 
 use core::convert::Infallible;
 
-use cortex_m_rt::{ExceptionFrame, exception};
 use defmt_semihosting as _;
 use embedded_io::{Read, Write};
 use rwkv_embedded::{
-    agent::{Agent, Board, protocol::Tick},
+    agent::{Agent, Board},
     selftest,
 };
 use semihosting::process;
 
+pub use rwkv_embedded::agent::protocol::Tick;
+
+#[cfg_attr(target_arch = "arm", path = "arm.rs")]
+#[cfg_attr(target_arch = "riscv32", path = "riscv.rs")]
+mod architecture;
+
 pub mod cmsdk;
 pub mod memory;
+
+#[cfg(target_arch = "riscv32")]
+pub use architecture::instructions;
 
 /// What is particular to a board.
 pub trait Machine: Sized {
@@ -25,8 +33,8 @@ pub trait Machine: Sized {
     const NAME: &'static str;
     /// The name of its core, as in [`Board`].
     const CORE: &'static str;
-    /// Instructions per tick of the clock under `-icount shift=0`, where one takes 1 ns.
-    const INSTRUCTIONS_PER_TICK: u32;
+    /// What a tick of the clock is, in QEMU under `-icount shift=0`, where an instruction takes 1 ns.
+    const TICK: Tick;
     /// The line to the host.
     type Uart: Read<Error = Infallible> + Write;
 
@@ -51,7 +59,7 @@ impl<M: Machine> Board for Measured<M> {
     }
 
     fn tick(&self) -> Tick {
-        Tick::Instructions(M::INSTRUCTIONS_PER_TICK)
+        M::TICK
     }
 
     fn stack_used(&self) -> Option<u32> {
@@ -92,29 +100,10 @@ pub unsafe fn run<M: Machine>() -> ! {
 
 /// Refuses to go on where floats are not those of the book.
 fn check_floats() {
-    #[cfg(target_abi = "eabihf")]
-    {
-        /// Flush-to-zero and default-NaN in FPSCR: both must be off.
-        const FPSCR_MODES: u32 = 1 << 24 | 1 << 25;
-        let modes = fpscr() & FPSCR_MODES;
-        if modes != 0 {
-            defmt::panic!("FPSCR has flush-to-zero or default-NaN set: {:#x}", modes);
-        }
-    }
+    architecture::check_float_modes();
     if let Err(error) = selftest::floats() {
         defmt::panic!("float self-test: {}", error);
     }
-}
-
-#[cfg(target_abi = "eabihf")]
-fn fpscr() -> u32 {
-    let value;
-    // SAFETY: reads the status register of the floating-point unit, which the start-up code has
-    // switched on.
-    unsafe {
-        core::arch::asm!("vmrs {}, fpscr", out(reg) value, options(nomem, nostack));
-    }
-    value
 }
 
 /// Logs the panic and leaves the emulator with a failure.
@@ -127,12 +116,5 @@ fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
 /// `defmt::panic!` has logged its message already.
 #[defmt::panic_handler]
 fn defmt_panic() -> ! {
-    process::exit(1)
-}
-
-/// Logs where the fault came from and leaves the emulator with a failure.
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    defmt::error!("hard fault at {:#010x}", frame.pc());
     process::exit(1)
 }

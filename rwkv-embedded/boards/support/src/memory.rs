@@ -5,6 +5,8 @@
 
 use core::{ptr, slice};
 
+use crate::architecture;
+
 /// What unused stack is filled with.
 const PAINT: u32 = 0xC5C5_C5C5;
 /// Bytes below the stack pointer that the painter leaves alone: its own frame.
@@ -21,7 +23,6 @@ unsafe extern "C" {
     static __sbss: u32;
     static __ebss: u32;
     static _stack_start: u32;
-    static __vector_table: u32;
     static __sidata: u32;
 }
 
@@ -55,10 +56,10 @@ pub fn statics() -> u32 {
     (data + bss) as u32
 }
 
-/// Bytes of flash from the vector table to the initial values of static variables.
+/// Bytes of flash from the start of the program to the initial values of static variables.
 pub fn firmware() -> u32 {
     let data = (&raw const __edata).addr() - (&raw const __sdata).addr();
-    ((&raw const __sidata).addr() - (&raw const __vector_table).addr() + data) as u32
+    ((&raw const __sidata).addr() - architecture::firmware_start() + data) as u32
 }
 
 /// The lowest word that the stack may use: behind the arena.
@@ -71,7 +72,7 @@ fn stack_floor() -> *mut u32 {
 /// # Safety
 /// To be called once, from the first function, before anything else needs the stack.
 pub unsafe fn paint_stack() {
-    let top = cortex_m::register::msp::read() as usize - OWN_FRAME;
+    let top = architecture::stack_pointer() - OWN_FRAME;
     let mut word = stack_floor();
     while word.addr() < top {
         // SAFETY: RAM between the arena and this function's frame, which nobody uses yet.

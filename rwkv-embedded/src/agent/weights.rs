@@ -1,0 +1,115 @@
+//! Where the weights are: in memory, or on a medium that the core cannot address.
+
+use core::ops::Range;
+
+use rwkv_core::{
+    Error, Header, Model,
+    image::{self, PIECE_WORDS},
+    poll,
+    stream::{InPlace, Stream},
+};
+
+use super::{
+    Agent, Board, Session, bytes,
+    protocol::{AgentError, ImageInfo},
+};
+use crate::stream::{Buffered, Medium, buffer_words, words_around};
+
+/// A stream that an agent runs over.
+pub trait Weights: Stream {
+    /// Bytes from the start of the image to the end of the medium, or of the image.
+    fn given(&self) -> u32;
+
+    /// Bytes of the medium that were read so far, wrapping around.
+    fn bytes_read(&self) -> u32;
+}
+
+impl Weights for InPlace<'_> {
+    fn given(&self) -> u32 {
+        bytes(self.words().len())
+    }
+
+    /// Reading memory is no reading of a medium.
+    fn bytes_read(&self) -> u32 {
+        0
+    }
+}
+
+impl<M: Medium, const VERIFY: bool> Weights for Buffered<'_, M, VERIFY> {
+    fn given(&self) -> u32 {
+        self.bytes()
+    }
+
+    fn bytes_read(&self) -> u32 {
+        self.reads().bytes as u32
+    }
+}
+
+/// Checks the whole image.
+pub(super) fn check<S: Weights>(stream: &mut S) -> Result<ImageInfo, Error> {
+    find(stream).map(|(_, info)| info)
+}
+
+fn find<S: Weights>(stream: &mut S) -> Result<(Header, ImageInfo), Error> {
+    let given = stream.given();
+    let found = poll::once(image::check(stream, given)).unwrap_or(Err(Error::Internal));
+    if found.is_err() {
+        stream.forget();
+    }
+    found.map(|found| (found.header, ImageInfo::new(&found.header, found.identity)))
+}
+
+impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, VERIFY>> {
+    /// Checks the image that begins at byte `place.start` of a medium, and ends before `place.end`
+    /// at the latest. State, scratch and the buffer of the stream lie in `arena`; where it has room
+    /// for one more state, a token that fails leaves the state as it was.
+    ///
+    /// The driver waits: a medium whose reads give way to other tasks is [`Error::Internal`].
+    ///
+    /// What goes wrong here is told to the host when it asks.
+    pub fn over(board: B, medium: M, place: Range<u32>, arena: &'a mut [f32]) -> Self {
+        let (first, room) = (place.start, place.end.saturating_sub(place.start));
+        let words = bytemuck::cast_slice_mut(&mut *arena);
+        let found = Buffered::<M, VERIFY>::new(medium, first, room, words)
+            .map_err(Error::Stream)
+            .and_then(|mut stream| {
+                let (header, info) = find(&mut stream)?;
+                Ok((header, info, stream.into_medium()))
+            });
+        match found {
+            Ok((header, info, medium)) => {
+                let session = Session::over(header, medium, first, arena);
+                Self { board, image: Ok(info), session }
+            }
+            Err(error) => Self::without(board, error),
+        }
+    }
+}
+
+impl<'a, M: Medium, const VERIFY: bool> Session<'a, Buffered<'a, M, VERIFY>> {
+    fn over(
+        header: Header,
+        medium: M,
+        first: u32,
+        arena: &'a mut [f32],
+    ) -> Result<Self, AgentError> {
+        let (state, scratch) = (header.state_words(), header.scratch_words as usize);
+        // The check of an image asks for pieces that may be larger than its blocks.
+        let buffer = buffer_words(&header, M::UNIT).max(words_around(PIECE_WORDS, M::UNIT));
+        let needed = bytes(state.saturating_add(scratch).saturating_add(buffer));
+        let small = AgentError::Arena { needed, given: bytes(arena.len()) };
+        let (state, rest) = arena.split_at_mut_checked(state).ok_or(small)?;
+        let (scratch, rest) = rest.split_at_mut_checked(scratch).ok_or(small)?;
+        let (buffer, rest) = rest.split_at_mut_checked(buffer).ok_or(small)?;
+        let mut buffers = buffer.len();
+        let buffer = bytemuck::cast_slice_mut(buffer);
+        let stream = Buffered::new(medium, first, header.bytes(), buffer);
+        let stream = stream.map_err(|error| AgentError::Model(error.into()))?;
+        let mut model = Model::new(header, stream, scratch).map_err(AgentError::Model)?;
+        if let Some(undo) = rest.get_mut(..state.len()) {
+            buffers += undo.len();
+            model = model.with_undo(undo).map_err(AgentError::Model)?;
+        }
+        Self::start(model, state, bytes(buffers))
+    }
+}
