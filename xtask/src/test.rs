@@ -9,6 +9,7 @@ use crate::{
     demo::Demo,
     embassy::{self, EXAMPLE},
     exactness::Exactness,
+    examples::{ALLOC, Examples, MINIMAL},
     formats,
     fuzz::Fuzz,
     job, panics, setup,
@@ -63,6 +64,11 @@ fn lints() -> Vec<Step> {
     }
     steps.push(cargo(EXAMPLE, &["fmt", "--check"]));
     steps.push(cargo(EXAMPLE, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
+    for example in [MINIMAL, ALLOC] {
+        steps.push(cargo(example, &["fmt", "--check"]));
+    }
+    // The other one needs an image to be compiled: `cargo xtask examples` makes it.
+    steps.push(cargo(ALLOC, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     steps.push(cargo(CAPI, &["fmt", "--check"]));
     steps.push(step(format!("cargo clippy in {CAPI}"), || {
         let mut clippy = job::cargo(CAPI);
@@ -112,9 +118,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     steps.push(step("rp2040js is there", setup::rp2040js));
     steps.append(&mut lints());
     for target in setup::BARE {
-        for (package, features) in
-            [("rwkv-core", ""), ("rwkv-core", "defmt,serde"), ("rwkv-embedded", "defmt")]
-        {
+        for (package, features) in [
+            ("rwkv-core", ""),
+            ("rwkv-core", "defmt,serde"),
+            ("rwkv-embedded", "defmt"),
+            ("rwkv-embedded", "alloc,defmt"),
+        ] {
             let name = format!("{package} for {target} with features [{features}]");
             steps.push(step(name, move || {
                 let mut build = job::cargo(".");
@@ -141,6 +150,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
     steps.push(step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()));
     steps.push(step("cargo xtask embassy", embassy::run));
+    steps.push(step("cargo xtask examples", || {
+        Examples::try_parse_from(["examples", "--check"])?.run()
+    }));
     steps.push(step("cargo xtask panics", panics::run));
     steps.push(step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run()));
     steps.push(step("cargo xtask suite", || {
