@@ -7,6 +7,7 @@ mod demo;
 mod document;
 mod embassy;
 mod exactness;
+mod examples;
 mod figures;
 mod formats;
 mod fuzz;
@@ -42,6 +43,8 @@ enum Job {
     C(c::C),
     /// Generate tokens in an embassy executor beside a task that blinks, and prove their bits
     Embassy,
+    /// Build the example firmware, and prove that it writes the host's text
+    Examples(examples::Examples),
     /// Measure what rwkv-core takes of a board's flash and write the table in the README
     Size,
     /// Compare the kernels of every core with the scalar reference, bit for bit
@@ -52,8 +55,8 @@ enum Job {
     Test,
     /// Check formatting and lints of all workspaces
     Lint,
-    /// Measure every shipped model on the emulated board and write the table in the README
-    Figures,
+    /// Measure models on every emulated board and write the table in the README
+    Figures(figures::Figures),
     /// Say what an emulated board spends a token of a shipped model on
     Profile(profile::Profile),
 }
@@ -67,12 +70,13 @@ fn main() -> ExitCode {
         Job::Bench(bench) => bench.run(),
         Job::C(c) => c.run(),
         Job::Embassy => embassy::run(),
+        Job::Examples(examples) => examples.run(),
         Job::Size => size::run(),
         Job::Suite(suite) => suite.run(),
         Job::Fuzz(fuzz) => fuzz.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
-        Job::Figures => figures::run(),
+        Job::Figures(figures) => figures.run(),
         Job::Profile(profile) => profile.run(),
     };
     match result {

@@ -9,6 +9,7 @@ use crate::{
     demo::Demo,
     embassy::{self, EXAMPLE},
     exactness::Exactness,
+    examples::{ALLOC, Examples, MINIMAL},
     formats,
     fuzz::Fuzz,
     job, panics, setup,
@@ -19,7 +20,7 @@ use clap::Parser;
 use object::{Object, ObjectSymbol};
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 8] = [
+const BOARDS: [(&str, &str); 10] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
@@ -28,6 +29,8 @@ const BOARDS: [(&str, &str); 8] = [
     ("rwkv-embedded/boards/sifive_e", "riscv32imac-unknown-none-elf"),
     ("rwkv-embedded/boards/virt", "riscv32imafc-unknown-none-elf"),
     ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
+    ("rwkv-embedded/boards/lm3s6965evb", "thumbv7m-none-eabi"),
+    ("rwkv-embedded/boards/ast1030-evb", "thumbv7em-none-eabihf"),
 ];
 
 /// Programs for chips that no emulator here has: they are built, not run.
@@ -69,6 +72,11 @@ fn lints() -> Vec<Step> {
     }
     steps.push(cargo(EXAMPLE, &["fmt", "--check"]));
     steps.push(cargo(EXAMPLE, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
+    for example in [MINIMAL, ALLOC] {
+        steps.push(cargo(example, &["fmt", "--check"]));
+    }
+    // The other one needs an image to be compiled: `cargo xtask examples` makes it.
+    steps.push(cargo(ALLOC, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     steps.push(cargo(CAPI, &["fmt", "--check"]));
     steps.push(step(format!("cargo clippy in {CAPI}"), || {
         let mut clippy = job::cargo(CAPI);
@@ -118,9 +126,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     steps.push(step("rp2040js is there", setup::rp2040js));
     steps.append(&mut lints());
     for target in setup::BARE {
-        for (package, features) in
-            [("rwkv-core", ""), ("rwkv-core", "defmt,serde"), ("rwkv-embedded", "defmt")]
-        {
+        for (package, features) in [
+            ("rwkv-core", ""),
+            ("rwkv-core", "defmt,serde"),
+            ("rwkv-embedded", "defmt"),
+            ("rwkv-embedded", "alloc,defmt"),
+        ] {
             let name = format!("{package} for {target} with features [{features}]");
             steps.push(step(name, move || {
                 let mut build = job::cargo(".");
@@ -151,6 +162,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
     steps.push(step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()));
     steps.push(step("cargo xtask embassy", embassy::run));
+    steps.push(step("cargo xtask examples", || {
+        Examples::try_parse_from(["examples", "--check"])?.run()
+    }));
     steps.push(step("cargo xtask panics", panics::run));
     steps.push(step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run()));
     steps.push(step("cargo xtask suite", || {
