@@ -20,6 +20,7 @@ use crate::{
 };
 use anyhow::Context;
 use clap::Parser;
+use object::{Object, ObjectSymbol};
 
 /// The agents, packages outside the root workspace, and their targets.
 const BOARDS: [(&str, &str); 10] = [
@@ -33,6 +34,13 @@ const BOARDS: [(&str, &str); 10] = [
     ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
     ("rwkv-embedded/boards/lm3s6965evb", "thumbv7m-none-eabi"),
     ("rwkv-embedded/boards/ast1030-evb", "thumbv7em-none-eabihf"),
+];
+
+/// Programs for chips that no emulator here has: they are built, not run.
+const BUILT: [&str; 3] = [
+    "rwkv-embedded/boards/rp2040-embassy",
+    "rwkv-embedded/boards/rp2350",
+    "rwkv-embedded/boards/esp32-c3",
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.
@@ -72,7 +80,7 @@ fn lints() -> Vec<Step> {
 /// Formatting and lints of the packages beside it.
 fn lints_elsewhere() -> Vec<Step> {
     let mut steps = vec![cargo("rwkv-embedded/boards/support", &["fmt", "--check"])];
-    for (board, _) in BOARDS {
+    for board in BOARDS.map(|(board, _)| board).into_iter().chain(BUILT) {
         steps.push(cargo(board, &["fmt", "--check"]));
         steps.push(cargo(board, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     }
@@ -171,6 +179,10 @@ fn boards() -> Vec<Step> {
             steps.push(step(name, move || no_soft_floats(board, target)));
         }
     }
+    for board in BUILT {
+        steps.push(cargo(board, &["build", "--quiet", "--release"]));
+    }
+    steps.push(step("no floats of the ROM in esp32-c3", no_rom_floats));
     steps
 }
 
@@ -228,6 +240,23 @@ fn no_soft_floats(board: &str, target: &str) -> anyhow::Result<()> {
         "__fix",
     ];
     links_none(board, target, &ARITHMETIC)
+}
+
+/// The ESP32-C3 has float routines in its ROM, which the linker must not take.
+fn no_rom_floats() -> anyhow::Result<()> {
+    const ELF: &str = "rwkv-embedded/boards/target/riscv32imc-unknown-none-elf/release/esp32-c3";
+    const ROM: std::ops::Range<u64> = 0x4000_0000..0x4006_0000;
+    let bytes = std::fs::read(crate::root().join(ELF)).context(ELF)?;
+    let file = object::File::parse(&*bytes).context(ELF)?;
+    for symbol in file.symbols() {
+        let name = symbol.name().unwrap_or_default();
+        let float = name.starts_with("__") && (name.contains("sf") || name.contains("df"));
+        anyhow::ensure!(
+            !float || !ROM.contains(&symbol.address()),
+            "{ELF} takes {name} from the ROM"
+        );
+    }
+    Ok(())
 }
 
 /// No symbol of a board's firmware starts like one of these.
