@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use embedded_io::{ErrorType, Read, Write};
 use rwkv_core::{
-    Header, Model, StateView,
+    Error, Header, Image, Model, StateView,
     image::{CRC, HEADER_BYTES, SECTION_BYTES},
     saved::SAVED_BYTES,
     stream::InPlace,
@@ -19,12 +19,20 @@ use rwkv_host::{
     convert::Folds, export::Export, file::ImageFile, memory::Memory, quantize::Recipe, state,
     tokenizer::List,
 };
-use rwkv_tests::{damage, random, repair_header, step};
+use rwkv_tests::{
+    damage,
+    medium::{Clock, SimFlash, check_over},
+    random, repair_header, step,
+};
 
 /// An image whose checksums are right, so that changes of its content count.
 pub fn image(bytes: &[u8]) {
     let mut file = ImageFile::new(bytes);
     repair(file.bytes_mut());
+    // On a medium it is the same image, or refused for the same reason.
+    let in_memory = Image::open_prefix(file.bytes()).map(|image| (*image.header(), image.identity()));
+    let over = check_over::<512>(SimFlash::new(file.bytes(), &Clock::default()));
+    assert_eq!(over.map(|found| (found.header, found.identity)), in_memory.map_err(Error::Image));
     if let Ok(image) = file.open()
         && image.header().state_words() < MOST_STATE
     {

@@ -11,8 +11,13 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use rwkv_core::{StreamError, stream::Stream};
-use rwkv_embedded::stream::Medium;
+use rwkv_core::{
+    Error, Image, StreamError,
+    image::{Checked, Id, Layout, PIECE_WORDS, RECORD_WORDS, check},
+    poll,
+    stream::Stream,
+};
+use rwkv_embedded::stream::{Buffered, Medium, words_around};
 
 /// The time, in any unit, and when the medium will be ready.
 #[derive(Debug, Default)]
@@ -196,4 +201,44 @@ impl<S: Stream> Stream for Costly<'_, S> {
     fn forget(&mut self) {
         self.stream.forget();
     }
+}
+
+/// Bytes that a token reads of an image without the columns of its sparse products, and bytes of
+/// one column.
+///
+/// # Panics
+/// If the image is none.
+pub fn token_bytes(image: &Image<'_>) -> (u64, u64) {
+    let (mut fixed, mut column) = (0, 0);
+    let walk = image.walk(|_, found| {
+        let record = found.record;
+        fixed += RECORD_WORDS as u64;
+        fixed += match (record.id, record.layout) {
+            (Id::Embedding, _) => record.tile_words(1) as u64,
+            // A header and a row for each layer.
+            (Id::DeepEmbed, _) => {
+                let layers = u64::from(image.header().dims.layers);
+                layers * (RECORD_WORDS + record.tile_words(1)) as u64 - RECORD_WORDS as u64
+            }
+            (_, Layout::RowMajor) => found.payload.len() as u64,
+            (_, Layout::InputMajor) => {
+                column = 1 + record.line_words() as u64;
+                found.payload.len() as u64 - column * u64::from(record.cols)
+            }
+        };
+        Ok(())
+    });
+    walk.expect("it was checked");
+    (4 * fixed, 4 * column)
+}
+
+/// Checks the image on a flash that is read by so many bytes, through the smallest buffer.
+///
+/// # Errors
+/// Those of the check.
+pub fn check_over<const UNIT: usize>(flash: SimFlash<'_, UNIT>) -> Result<Checked, Error> {
+    let given = flash.bytes.len() as u32;
+    let mut buffer = vec![0; words_around(PIECE_WORDS, UNIT)];
+    let mut stream = Buffered::<_, true>::new(flash, 0, given, &mut buffer)?;
+    poll::once(check(&mut stream, given)).expect("such a flash takes no time")
 }

@@ -182,11 +182,20 @@ fn narrow(version: &str, vocab: &str) -> Vec<Tensor> {
 /// # Panics
 /// If there is none.
 pub fn wide(version: &str) -> NamedTempFile {
+    wider(version, 8)
+}
+
+/// A checkpoint of version 4 or 7 with so many times the width, and a channel mix four times as
+/// wide as that.
+///
+/// # Panics
+/// If there is none.
+pub fn wider(version: &str, times: usize) -> NamedTempFile {
     let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
     let size = |size: &str| match size {
-        "48" => "384".to_owned(),
-        "100" => "1536".to_owned(),
-        "4" => "32".to_owned(),
+        "48" => (48 * times).to_string(),
+        "100" => (4 * 48 * times).to_string(),
+        "4" => (4 * times).to_string(),
         size => size.to_owned(),
     };
     file(&safetensors(&fill(&resized(&list, size))))

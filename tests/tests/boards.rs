@@ -1,15 +1,21 @@
 //! Every emulated board against the host, over 64 tokens: a test for each.
 
-use rwkv_core::sampler::SamplerConfig;
-use rwkv_embedded::agent::protocol::Memory;
+use rwkv_core::{Digest, Image, Model, sampler::SamplerConfig};
+use rwkv_embedded::{
+    agent::protocol::{Memory, Reply, Request, Token},
+    stream::{Buffered, buffer_words},
+};
 use rwkv_host::{
     convert::{Options as Conversion, Weights},
     device::{Device, DeviceError, DeviceSpec, Options, QemuBoard},
+    fit::{Board, Layout, Trace, live_share},
+    memory::Memory as HostMemory,
     validate::{Host, Verdict, validate},
 };
 use rwkv_tests::{
-    devices::can_run,
+    devices::{Asked, can_run},
     image_with,
+    medium::{Clock, SimFlash, token_bytes},
     random::{self, Container},
     text,
 };
@@ -41,6 +47,8 @@ boards! {
     microbit: Microbit,
     sifive_e: SifiveE,
     virt: Virt,
+    lm3s6965evb: Lm3s6965Evb,
+    ast1030_evb: Ast1030Evb,
 }
 
 #[test]
@@ -51,11 +59,70 @@ fn every_board_is_tested() {
 /// Random models of two versions that fit the RAM and flash of a device.
 fn models(spec: DeviceSpec) -> [(&'static str, tempfile::NamedTempFile); 2] {
     ["4", "7"].map(|version| match spec {
-        DeviceSpec::Qemu(QemuBoard::Microbit | QemuBoard::SifiveE) => {
+        // rp2040js runs some eight million instructions a second.
+        DeviceSpec::Rp2040js | DeviceSpec::Qemu(QemuBoard::Microbit | QemuBoard::SifiveE) => {
             (version, random::small(version))
         }
+        DeviceSpec::Qemu(QemuBoard::Lm3s6965Evb) => (version, random::wider(version, 3)),
+        DeviceSpec::Qemu(QemuBoard::Ast1030Evb) => (version, random::wider(version, 5)),
         _ => (version, random::checkpoint(version, Container::Safetensors)),
     })
+}
+
+/// Checks what a board read of its medium, token by token.
+fn check_reads(spec: DeviceSpec, image: &Image<'_>, tokens: &[Token]) {
+    // The image is larger than RAM and internal flash together.
+    let larger =
+        |kib: usize| assert!(image.bytes().len() > kib << 10, "{} bytes", image.bytes().len());
+    match spec {
+        DeviceSpec::Qemu(QemuBoard::Lm3s6965Evb) => {
+            larger(256 + 64);
+            same_reads::<512>(image, tokens);
+        }
+        DeviceSpec::Qemu(QemuBoard::Ast1030Evb) => {
+            larger(768);
+            same_reads::<4>(image, tokens);
+        }
+        _ => assert!(tokens.iter().all(|token| token.read == 0)),
+    }
+}
+
+/// A token reads its fixed bytes and the columns whose input is not zero, in whole units: as many
+/// bytes as the same stream over a simulated flash.
+fn same_reads<const UNIT: usize>(image: &Image<'_>, tokens: &[Token]) {
+    let clock = Clock::default();
+    let header = *image.header();
+    let mut buffer = vec![0; buffer_words(&header, UNIT)];
+    let flash = SimFlash::<UNIT>::new(image.bytes(), &clock);
+    let mut stream = Buffered::<_, true>::new(flash, 0, header.bytes(), &mut buffer).expect("0");
+    let mut memory = HostMemory::new(image);
+    let (mut state, scratch) = memory.split(image).expect("it fits");
+    let mut model = Model::new(header, &mut stream, scratch).expect("it fits");
+    let (fixed, column) = token_bytes(image);
+    let (mut read, mut all) = (0, 0);
+    for token in tokens {
+        let before = model.columns();
+        model.step(state.reborrow(), token.token, &mut Digest::default()).expect("it steps");
+        let after = model.columns();
+        let (live, every) = (after.live - before.live, after.all - before.all);
+        let bytes = model.stream().reads().bytes;
+        assert_eq!(u64::from(token.read), bytes - read);
+        let needed = fixed + live * column;
+        assert!(u64::from(token.read) >= needed, "{} bytes read of {needed}", token.read);
+        assert!(UNIT > 4 || u64::from(token.read) == needed);
+        read = bytes;
+        all += fixed + every * column;
+    }
+    println!("{read} bytes were read, {all} without skipping");
+    // Between columns that are read, a sector holds others.
+    assert!(UNIT > 4 || read < all, "nothing is skipped");
+}
+
+/// What `rwkv fit` says that a token costs there.
+fn predicted(board: QemuBoard, image: &Image<'_>, prompt: &[u32]) -> f64 {
+    let core = Board::find(board.name()).expect("a row in fit/boards.rs").core;
+    let live = live_share(image, prompt, TOKENS).expect("the host computes");
+    Trace::new(&Layout::of(image), &core.costs(), live).instructions
 }
 
 /// Validates a board with every model and format.
@@ -63,11 +130,22 @@ fn agrees(board: QemuBoard) {
     if !can_run(board) {
         return;
     }
+    tells_of_no_image(board);
     let verdicts = agree(DeviceSpec::Qemu(board)).expect("the board starts");
     for verdict in verdicts {
         assert!(verdict.instructions_per_token.is_some());
         has_room(board, verdict.memory.expect("the board tells its memory"));
     }
+}
+
+/// A board without an image answers, and the host can read its log.
+fn tells_of_no_image(board: QemuBoard) {
+    let mut device = Asked::start(DeviceSpec::Qemu(board), &[0xff; 64]);
+    let Reply::Info(info) = device.ask(&Request::Info) else { panic!("no answer to its name") };
+    assert_eq!(info.board, board.name());
+    assert!(info.image.is_err());
+    let log = device.log();
+    assert!(log.0.contains("no image"), "{}: {log}", board.name());
 }
 
 /// The stack of the agent keeps away from the arena.
@@ -110,14 +188,29 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
                 ..SamplerConfig::GREEDY
             };
             let mut host = Host::parallel(&image, warm).expect("the host starts");
-            let verdict = validate(&mut device, &mut host, warm, &prompt, TOKENS, |_| {})
+            let mut tokens = Vec::new();
+            let progress = |token: &Token| tokens.push(*token);
+            let verdict = validate(&mut device, &mut host, warm, &prompt, TOKENS, progress)
                 .expect("there is a verdict");
             println!("{spec}, version {version}, {weights:?}\n{verdict}\n");
             assert!(verdict.is_equal(), "{spec}, {version}, {weights:?}: {verdict}");
             assert_eq!(verdict.tokens, 2 * TOKENS);
+            // A driver that moves each byte itself is no part of the prediction.
+            let streamed = verdict.bytes_read_per_token.is_some();
+            if let (DeviceSpec::Qemu(board), Some(cost), false) =
+                (spec, verdict.instructions_per_token, streamed)
+            {
+                let predicted = predicted(board, &image, &prompt);
+                println!("{predicted:.0} instructions per token predicted\n");
+                // The widths of these models are no multiples of 32, which costs kernels detours.
+                let off = predicted / cost.mean as f64 - 1.0;
+                assert!(off.abs() <= 0.25, "{spec}, {version}, {weights:?}: {off}");
+            }
             let memory = verdict.memory.expect("the board tells its memory");
             assert_eq!(memory.heap, 0);
             assert!(memory.stack.is_some_and(|bytes| bytes > 0));
+            check_reads(spec, &image, &tokens);
+            device.verify().expect("the image is whole");
             device.halt().expect("it ends");
             verdicts.push(verdict);
         }

@@ -4,16 +4,14 @@
 use std::cell::Cell;
 
 use rwkv_core::{
-    Digest, Error, Image, ImageError, Model, StateView, StreamError,
-    exec::Columns,
-    image::{Id, Layout, RECORD_WORDS},
-    stream::Stream,
+    Digest, Error, Image, ImageError, Model, StateView, StreamError, exec::Columns,
+    image::RECORD_WORDS, stream::Stream,
 };
 use rwkv_embedded::stream::{Buffered, GivingWay, ReadAhead, buffer_words};
 use rwkv_host::{convert::Options, file::ImageFile, memory::Memory};
 use rwkv_tests::{
     baked, formats, image_with,
-    medium::{Clock, Costly, Fault, SimFlash},
+    medium::{Clock, Costly, Fault, SimFlash, token_bytes},
     random::{self, VERSIONS},
     shipped, step,
 };
@@ -136,32 +134,6 @@ fn expected(image: &Image<'_>) -> Vec<Digest> {
     step(&mut Memory::new(image), image, &PROMPT).unwrap().0
 }
 
-/// Bytes of a token without columns, and of one column, of every sparse record.
-fn sizes(image: &Image<'_>) -> (u64, u64) {
-    let (mut fixed, mut column) = (0, 0);
-    image
-        .walk(|_, found| {
-            let record = found.record;
-            fixed += RECORD_WORDS as u64;
-            fixed += match (record.id, record.layout) {
-                (Id::Embedding, _) => record.tile_words(1) as u64,
-                // A header and a row for each layer.
-                (Id::DeepEmbed, _) => {
-                    let layers = u64::from(image.header().dims.layers);
-                    layers * (RECORD_WORDS + record.tile_words(1)) as u64 - RECORD_WORDS as u64
-                }
-                (_, Layout::RowMajor) => found.payload.len() as u64,
-                (_, Layout::InputMajor) => {
-                    column = 1 + record.line_words() as u64;
-                    found.payload.len() as u64 - column * u64::from(record.cols)
-                }
-            };
-            Ok(())
-        })
-        .unwrap();
-    (4 * fixed, 4 * column)
-}
-
 fn every_image(mut test: impl FnMut(&str, &ImageFile)) {
     for version in VERSIONS {
         let file = random::checkpoint(version, random::Container::Safetensors);
@@ -184,7 +156,7 @@ fn every_stream_gives_the_same_bits_and_reads_what_it_needs() {
         let image = file.open().unwrap();
         let bytes = on_medium(file);
         let wanted = expected(&image);
-        let (fixed, column) = sizes(&image);
+        let (fixed, column) = token_bytes(&image);
         for kind in KINDS {
             let mut room = Room::new(&image, false);
             let (run, result) = over::<4>(kind, (&image, &bytes), &mut room, |_| ());
@@ -210,7 +182,7 @@ fn sectors_are_not_read_twice_and_skipping_shows() {
     let bytes = on_medium(&file);
     let mut room = Room::new(&image, false);
     let (run, _) = over::<512>(Kind::Buffered, (&image, &bytes), &mut room, |_| ());
-    let (fixed, column) = sizes(&image);
+    let (fixed, column) = token_bytes(&image);
     let tokens = PROMPT.len() as u64;
     let Columns { live, all } = run.columns;
     let (needed, whole) = (tokens * fixed + live * column, tokens * fixed + all * column);

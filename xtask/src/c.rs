@@ -222,16 +222,22 @@ fn firmware(archive: &Path, image: &Path) -> anyhow::Result<u64> {
     make.arg(format!("IMAGE={}", image.display()));
     job::run(&mut make)?;
     let elf = dir.join("firmware.elf");
-    let mut qemu = Command::new(QEMU_ARM.program);
-    qemu.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(&elf);
-    qemu.arg("-device");
-    qemu.arg(format!("loader,file={},addr=0x80000,force-raw=on", image.display()));
-    let said = job::output(&mut qemu)?;
+    let said = said(&elf, image, &[])?;
     let expected = host(image, Last::Token)?;
     ensure!(said == expected, "{name}: the firmware says\n{said}\nand the host\n{expected}");
     println!("{name} in C on mps2-an386 and on the host: {}", said.lines().last().unwrap_or(""));
     loaded(&elf)
+}
+
+/// What firmware for `mps2-an386` says on its UART, with an image where the agent has it.
+pub(crate) fn said(elf: &Path, image: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut qemu = Command::new(QEMU_ARM.program);
+    qemu.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    qemu.args(arguments);
+    qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(elf);
+    qemu.arg("-device");
+    qemu.arg(format!("loader,file={},addr=0x80000,force-raw=on", image.display()));
+    job::output(&mut qemu)
 }
 
 /// What the last line of a firmware is the digest of.

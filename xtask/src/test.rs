@@ -7,6 +7,7 @@ use crate::{
     c::{C, CAPI},
     cores::PROBE,
     demo::Demo,
+    embassy::{self, EXAMPLE},
     exactness::Exactness,
     examples::{ALLOC, Examples, MINIMAL},
     formats,
@@ -18,7 +19,7 @@ use anyhow::Context;
 use clap::Parser;
 
 /// The agents, packages outside the root workspace, and their targets.
-const BOARDS: [(&str, &str); 8] = [
+const BOARDS: [(&str, &str); 10] = [
     ("rwkv-embedded/boards/mps2-an386", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an500", "thumbv7em-none-eabihf"),
     ("rwkv-embedded/boards/mps2-an505", "thumbv8m.main-none-eabihf"),
@@ -27,6 +28,8 @@ const BOARDS: [(&str, &str); 8] = [
     ("rwkv-embedded/boards/sifive_e", "riscv32imac-unknown-none-elf"),
     ("rwkv-embedded/boards/virt", "riscv32imafc-unknown-none-elf"),
     ("rwkv-embedded/boards/rp2040", "thumbv6m-none-eabi"),
+    ("rwkv-embedded/boards/lm3s6965evb", "thumbv7m-none-eabi"),
+    ("rwkv-embedded/boards/ast1030-evb", "thumbv7em-none-eabihf"),
 ];
 
 /// Of the probe's targets, one of each kind of code that it has.
@@ -59,6 +62,8 @@ fn lints() -> Vec<Step> {
         steps.push(cargo(board, &["fmt", "--check"]));
         steps.push(cargo(board, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     }
+    steps.push(cargo(EXAMPLE, &["fmt", "--check"]));
+    steps.push(cargo(EXAMPLE, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     for example in [MINIMAL, ALLOC] {
         steps.push(cargo(example, &["fmt", "--check"]));
     }
@@ -144,6 +149,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }));
     steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
     steps.push(step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()));
+    steps.push(step("cargo xtask embassy", embassy::run));
     steps.push(step("cargo xtask examples", || {
         Examples::try_parse_from(["examples", "--check"])?.run()
     }));

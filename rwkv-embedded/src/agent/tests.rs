@@ -6,6 +6,7 @@ use std::{string::String, vec, vec::Vec};
 
 use embedded_io::ErrorType;
 use proptest::prelude::*;
+use rwkv_core::sampler::SamplerConfig;
 use rwkv_core::{
     exec::Part,
     sampler::{Order, Xoshiro128StarStar},

@@ -71,6 +71,8 @@ enum Command {
     Fit(crate::fit::FitArgs),
     /// Measure how fast a device computes tokens
     Bench(crate::bench::BenchArgs),
+    /// Choose what of an image lies in memory, where only part of it fits, and write it
+    Place(crate::fit::PlaceArgs),
 }
 
 /// Runs a command.
@@ -93,6 +95,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Profile(args) => return crate::profile::command(&args),
         Command::Fit(args) => return crate::fit::command(&args),
         Command::Bench(args) => return crate::bench::command(&args),
+        Command::Place(args) => crate::fit::place_command(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

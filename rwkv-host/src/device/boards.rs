@@ -18,6 +18,10 @@ pub enum QemuBoard {
     SifiveE,
     /// QEMU's own RISC-V board, with an RV32IMAFC core.
     Virt,
+    /// LM3S6965, a Cortex-M3 with 64 KB of RAM and the image on an SD card.
+    Lm3s6965Evb,
+    /// AST1030, a Cortex-M4F with the image in a SPI NOR.
+    Ast1030Evb,
 }
 
 /// What the tools know of a board.
@@ -54,13 +58,20 @@ pub(super) enum Medium {
     /// The same, by way of an ELF file for a RISC-V core: the emulator loads no raw file that is
     /// larger than the board's RAM.
     RiscvElf { address: u32, room: usize },
+    /// An SD card from its first sector on. The emulator wants cards of a power of two.
+    Sd { room: usize },
+    /// A flash chip on SPI, from its first byte on.
+    Nor { room: usize },
 }
 
 impl Medium {
     /// Bytes of the largest image.
     pub(super) const fn room(self) -> usize {
         match self {
-            Self::Memory { room, .. } | Self::RiscvElf { room, .. } => room,
+            Self::Memory { room, .. }
+            | Self::RiscvElf { room, .. }
+            | Self::Sd { room }
+            | Self::Nor { room } => room,
         }
     }
 }
@@ -86,7 +97,7 @@ const MPS2_AN386: Facts = Facts {
 
 impl QemuBoard {
     /// Every board there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Mps2An386,
         Self::Mps2An500,
         Self::Mps2An505,
@@ -94,6 +105,8 @@ impl QemuBoard {
         Self::Microbit,
         Self::SifiveE,
         Self::Virt,
+        Self::Lm3s6965Evb,
+        Self::Ast1030Evb,
     ];
 
     /// Its name, in QEMU and in the tree.
@@ -142,9 +155,9 @@ impl QemuBoard {
             Self::Microbit => Facts {
                 name: "microbit",
                 target: "thumbv6m-none-eabi",
-                image: Medium::Memory { address: 0x0002_4000, room: 0x0001_c000 },
+                image: Medium::Memory { address: 0x0001_8800, room: 0x0002_7800 },
                 ram: 16 * KIB,
-                arena: 4 * KIB,
+                arena: 7 * KIB,
                 ..MPS2_AN386
             },
             Self::SifiveE => Facts {
@@ -166,6 +179,21 @@ impl QemuBoard {
                 ram: 16 * MIB,
                 arena: 8 * MIB,
                 greets: true,
+            },
+            Self::Lm3s6965Evb => Facts {
+                name: "lm3s6965evb",
+                target: "thumbv7m-none-eabi",
+                image: Medium::Sd { room: 1 << 31 },
+                ram: 64 * KIB,
+                arena: 52 * KIB,
+                ..MPS2_AN386
+            },
+            Self::Ast1030Evb => Facts {
+                name: "ast1030-evb",
+                image: Medium::Nor { room: 4 << 20 },
+                ram: 128 * KIB,
+                arena: 112 * KIB,
+                ..MPS2_AN386
             },
         }
     }
@@ -199,11 +227,14 @@ mod tests {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
             let script = fs::read_to_string(script).expect(&path);
             let facts = board.facts();
-            let (_, ram) = script.split_once("RAM ").expect(&path);
+            let (_, ram) = script.split_once("\n  RAM ").expect(&path);
             assert_eq!(number(ram, "LENGTH"), facts.ram, "{path}");
             assert_eq!(number(&script, "_arena_size"), facts.arena, "{path}");
             let (Medium::Memory { address, room } | Medium::RiscvElf { address, room }) =
-                facts.image;
+                facts.image
+            else {
+                continue;
+            };
             let [start, end] = ["_image_start", "_image_end"].map(|name| number(&script, name));
             assert_eq!((start, (end - start) as usize), (address, room), "{path}");
         }

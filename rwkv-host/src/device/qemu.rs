@@ -1,4 +1,5 @@
-//! A board in QEMU: the image is loaded where its flash would be, the agent's UART is a socket.
+//! A board in QEMU: the image is loaded where its flash would be, or lies on a card or chip; the
+//! agent's UART is a socket.
 
 use std::{borrow::Cow, path::Path, process::Command};
 
@@ -55,15 +56,32 @@ fn image_arguments(medium: Medium, file: &Path) -> [String; 2] {
             format!("loader,file={},addr={address:#010x},force-raw=on", file.display()),
         ],
         Medium::RiscvElf { .. } => ["-device".into(), format!("loader,file={}", file.display())],
+        Medium::Sd { .. } => drive("sd", file),
+        Medium::Nor { .. } => drive("mtd", file),
     }
 }
 
-/// The file that the emulator loads.
+fn drive(interface: &str, file: &Path) -> [String; 2] {
+    ["-drive".into(), format!("if={interface},format=raw,file={}", file.display())]
+}
+
+/// The least card that the emulator takes.
+const LEAST_CARD: usize = 1 << 20;
+
+/// The file that the emulator loads, or takes for a medium.
 fn image_file(medium: Medium, flash: &[u8]) -> Cow<'_, [u8]> {
     match medium {
         Medium::Memory { .. } => flash.into(),
         Medium::RiscvElf { address, .. } => elf(EM_RISCV, address, flash).into(),
+        Medium::Sd { .. } => padded(flash, flash.len().next_power_of_two().max(LEAST_CARD)).into(),
+        Medium::Nor { room } => padded(flash, room).into(),
     }
+}
+
+fn padded(flash: &[u8], size: usize) -> Vec<u8> {
+    let mut file = flash.to_vec();
+    file.resize(size, 0);
+    file
 }
 
 /// An ELF file of one segment, with these bytes at this address.

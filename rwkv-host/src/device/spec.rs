@@ -108,7 +108,8 @@ mod tests {
         assert_eq!(
             error,
             "there is no device `qemu:toaster`; there are: sim qemu:mps2-an386 qemu:mps2-an500 \
-             qemu:mps2-an505 qemu:netduinoplus2 qemu:microbit qemu:sifive_e qemu:virt rp2040js"
+             qemu:mps2-an505 qemu:netduinoplus2 qemu:microbit qemu:sifive_e qemu:virt \
+             qemu:lm3s6965evb qemu:ast1030-evb rp2040js"
         );
     }
 

@@ -10,8 +10,9 @@ use core::convert::Infallible;
 use defmt_semihosting as _;
 use embedded_io::{Read, Write};
 use rwkv_embedded::{
-    agent::{Agent, Board},
+    agent::{Agent, Board, Weights},
     selftest,
+    stream::{Buffered, Medium},
 };
 use semihosting::process;
 
@@ -23,6 +24,10 @@ mod architecture;
 
 pub mod cmsdk;
 pub mod memory;
+pub mod pl011;
+pub mod pl022;
+#[cfg(target_arch = "arm")]
+pub mod systick;
 
 #[cfg(target_arch = "riscv32")]
 pub use architecture::instructions;
@@ -75,20 +80,48 @@ impl<M: Machine> Board for Measured<M> {
     }
 }
 
-/// Runs the agent until the host halts it, then leaves the emulator.
+/// Runs the agent over the image in flash until the host halts it, then leaves the emulator.
 ///
 /// # Safety
 /// To be called once, from the first function, before anything else uses the stack, the memory
 /// behind the static variables or the board's peripherals.
 pub unsafe fn run<M: Machine>() -> ! {
+    // SAFETY: as the caller promises.
+    let (arena, machine, uart) = unsafe { start::<M>() };
+    answer(Agent::new(Measured(machine), memory::image(), arena), uart)
+}
+
+/// As [`run`], with the image at the start of a medium of so many bytes, which `open` takes into
+/// use.
+///
+/// # Safety
+/// As there.
+pub unsafe fn run_over<M: Machine, D: Medium>(open: impl FnOnce() -> D, bytes: u32) -> ! {
+    // SAFETY: as the caller promises.
+    let (arena, machine, uart) = unsafe { start::<M>() };
+    let agent: Agent<'_, _, Buffered<'_, D>> =
+        Agent::over(Measured(machine), open(), 0..bytes, arena);
+    answer(agent, uart)
+}
+
+/// Arena, clock and line, and floats that were checked.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn start<M: Machine>() -> (&'static mut [f32], M, M::Uart) {
     // SAFETY: nothing else has run and each is called once, as the caller promises.
     let (arena, (machine, uart)) = unsafe {
         memory::paint_stack();
         (memory::arena(), M::start())
     };
     check_floats();
+    (arena, machine, uart)
+}
 
-    let mut agent = Agent::new(Measured(machine), memory::image(), arena);
+fn answer<B: Board, W: Weights>(
+    mut agent: Agent<'_, B, W>,
+    uart: impl Read<Error = Infallible> + Write,
+) -> ! {
     match agent.image() {
         Ok(image) => defmt::info!("{}", image),
         Err(error) => defmt::warn!("no image: {}", error),

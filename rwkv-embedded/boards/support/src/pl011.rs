@@ -1,0 +1,70 @@
+//! The PrimeCell UART PL011 (ARM DDI 0183), without interrupts.
+
+use core::{convert::Infallible, ptr};
+
+use embedded_io::{ErrorType, Read, Write};
+
+/// Byte offsets of the registers.
+const DR: usize = 0x00;
+const FR: usize = 0x18;
+const LCRH: usize = 0x2c;
+const CR: usize = 0x30;
+
+const FR_RX_EMPTY: u32 = 1 << 4;
+const FR_TX_FULL: u32 = 1 << 5;
+const LCRH_8_BITS: u32 = 3 << 5;
+const CR_ENABLE: u32 = 1 << 0 | 1 << 8 | 1 << 9;
+
+/// A blocking driver without FIFOs: to switch them on loses what has come. The emulator holds bytes
+/// back until the last one has been read.
+#[derive(Debug)]
+pub struct Uart(*mut u32);
+
+impl Uart {
+    /// Switches the UART on, for both directions.
+    ///
+    /// # Safety
+    /// There is such a UART at this address, its clock runs, and nobody else uses it.
+    pub unsafe fn new(address: usize) -> Self {
+        let uart = Self(ptr::with_exposed_provenance_mut(address));
+        uart.write(LCRH, LCRH_8_BITS);
+        uart.write(CR, CR_ENABLE);
+        uart
+    }
+
+    fn read(&self, offset: usize) -> u32 {
+        // SAFETY: a register of the UART, which this driver owns.
+        unsafe { ptr::read_volatile(self.0.wrapping_byte_add(offset)) }
+    }
+
+    fn write(&self, offset: usize, value: u32) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(self.0.wrapping_byte_add(offset), value) }
+    }
+}
+
+impl ErrorType for Uart {
+    type Error = Infallible;
+}
+
+impl Read for Uart {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+        let Some(first) = buffer.first_mut() else { return Ok(0) };
+        while Self::read(self, FR) & FR_RX_EMPTY != 0 {}
+        *first = Self::read(self, DR) as u8;
+        Ok(1)
+    }
+}
+
+impl Write for Uart {
+    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
+        let Some(first) = buffer.first() else { return Ok(0) };
+        while Self::read(self, FR) & FR_TX_FULL != 0 {}
+        Self::write(self, DR, u32::from(*first));
+        Ok(1)
+    }
+
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
