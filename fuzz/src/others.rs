@@ -30,7 +30,8 @@ pub fn image(bytes: &[u8]) {
     let mut file = ImageFile::new(bytes);
     repair(file.bytes_mut());
     // On a medium it is the same image, or refused for the same reason.
-    let in_memory = Image::open_prefix(file.bytes()).map(|image| (*image.header(), image.identity()));
+    let in_memory =
+        Image::open_prefix(file.bytes()).map(|image| (*image.header(), image.identity()));
     let over = check_over::<512>(SimFlash::new(file.bytes(), &Clock::default()));
     assert_eq!(over.map(|found| (found.header, found.identity)), in_memory.map_err(Error::Image));
     if let Ok(image) = file.open()

@@ -195,7 +195,7 @@ fn hostile_images_have_one_verdict() {
             for _ in 0..=turn % 3 {
                 let at = random() as usize % (bytes.len() / 4) * 4;
                 // Half of the time near the front, where the header and its table are.
-                let at = if random() % 2 == 0 { at % 256 } else { at };
+                let at = if random().is_multiple_of(2) { at % 256 } else { at };
                 let word = match random() % 4 {
                     0 => random(),
                     1 => 0,

@@ -131,6 +131,11 @@ fn compare<const UNIT: usize>(name: &str, image: &Image<'_>) {
                 time.seconds,
                 100.0 * off
             );
+            // Two buffers of a block hardly hold the sectors around the next: a limit, no more.
+            if two && UNIT > 4 {
+                assert!(off <= MARGIN, "{name} {times:?}: {off}");
+                continue;
+            }
             assert!(off.abs() <= MARGIN, "{name} {times:?} {two}: {off}");
             let off = time.bytes as f64 / bytes - 1.0;
             assert!(off.abs() <= MARGIN, "{name} {times:?} {two}: {off} of the bytes");

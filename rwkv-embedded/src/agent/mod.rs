@@ -80,7 +80,7 @@ pub struct Agent<'a, B, S = InPlace<'a>> {
     session: Result<Session<'a, S>, AgentError>,
 }
 
-rwkv_core::brief!([B: Board] Agent<'_, B>, |agent| "Agent({}, {})", B::NAME, agent.image);
+rwkv_core::brief!([B: Board, S] Agent<'_, B, S>, |agent| "Agent({}, {})", B::NAME, agent.image);
 
 impl<'a, B: Board> Agent<'a, B> {
     /// Checks the image at the start of `flash` and puts state and scratch into `arena`.
@@ -160,6 +160,7 @@ impl<B: Board, S: Weights> Agent<'_, B, S> {
             Request::Feed(tokens) => (Tokens::Given(tokens), false),
             Request::Profile(tokens) => (Tokens::Given(tokens), true),
             Request::Generate { count } => (Tokens::Chosen(*count), false),
+            Request::Benchmark(tokens) => return self.benchmark(tokens, transport),
             _ => return self.reply(request, transport),
         };
         let fed = match &mut self.session {
@@ -169,6 +170,18 @@ impl<B: Board, S: Weights> Agent<'_, B, S> {
             Err(error) => Err(*error),
         };
         finish(transport, fed)
+    }
+
+    /// Reads tokens without proof, and sends what they took.
+    #[inline(never)]
+    fn benchmark<T: Write>(&mut self, tokens: &[u32], transport: &mut T) -> Result<(), T::Error> {
+        let ticks = match &mut self.session {
+            Ok(session) => {
+                session.benchmark(tokens, &mut Watch::new(&mut self.board, transport, false))
+            }
+            Err(error) => Err(*error),
+        };
+        send(transport, &ticks.map_or_else(Reply::Error, Reply::Ticks))
     }
 
     /// Answers a request without tokens.
@@ -199,6 +212,7 @@ impl<B: Board, S: Weights> Agent<'_, B, S> {
             | Request::Halt
             | Request::Feed(_)
             | Request::Profile(_)
+            | Request::Benchmark(_)
             | Request::Generate { .. } => Ok(()),
         }?;
         Ok(Reply::Done)
@@ -325,30 +339,58 @@ impl<'a, S: Weights> Session<'a, S> {
                 _ => AgentError::Sampler,
             })?,
         };
+        let mut logits = Digest::default();
+        let before = self.model.stream().bytes_read();
+        let ticks = self.compute(token, Some(&mut logits), watch)?;
+        let read = self.model.stream().bytes_read().wrapping_sub(before);
         let header: Header = *self.model.header();
         let state = StateView::over(&header, self.state, &mut self.ready);
         let mut state = state.map_err(AgentError::Model)?;
-        let mut logits = Digest::default();
-        let banned = Banned::new(&self.banned).map_err(|_| AgentError::Sampler)?;
+        let digest = Digest::token(&header, &state, logits).map_err(|error| {
+            state.set_broken(true);
+            AgentError::Model(error)
+        })?;
+        Ok(Token { token, digest, ticks, read })
+    }
 
-        let before = self.model.stream().bytes_read();
+    /// Computes a token; its logits are for a digest and the sampler, or for nobody. Returns its
+    /// ticks.
+    #[inline(never)]
+    fn compute<B: Board, T: Write>(
+        &mut self,
+        token: u32,
+        digest: Option<&mut Digest>,
+        watch: &mut Watch<'_, B, T>,
+    ) -> Result<u32, AgentError> {
+        let header: Header = *self.model.header();
+        let state = StateView::over(&header, self.state, &mut self.ready);
+        let state = state.map_err(AgentError::Model)?;
+        let banned = Banned::new(&self.banned).map_err(|_| AgentError::Sampler)?;
         let start = watch.start();
         self.sampler.begin();
-        let sampler = self.sampler.within(banned);
-        let step = self.model.step(state.reborrow(), token, ((&mut logits, sampler), &mut *watch));
+        // Sinks of one type, so that the firmware holds the model's text once.
+        let sampler = digest.is_some().then(|| self.sampler.within(banned));
+        let step = self.model.step(state, token, ((digest, sampler), &mut *watch));
         let ticks = watch.since(start);
         if let Err(error) = step {
             // Some of the logits are no logits to choose from.
             self.sampler.begin();
             return Err(AgentError::Model(error));
         }
-        let read = self.model.stream().bytes_read().wrapping_sub(before);
+        Ok(ticks)
+    }
 
-        let digest = Digest::token(&header, &state, logits).map_err(|error| {
-            state.set_broken(true);
-            AgentError::Model(error)
-        })?;
-        Ok(Token { token, digest, ticks, read })
+    /// Reads tokens whose logits are for nobody. Returns the ticks of all of them.
+    fn benchmark<B: Board, T: Write>(
+        &mut self,
+        tokens: &[u32],
+        watch: &mut Watch<'_, B, T>,
+    ) -> Result<u64, AgentError> {
+        let mut sum = 0;
+        for token in tokens {
+            sum += u64::from(self.compute(*token, None, watch)?);
+        }
+        Ok(sum)
     }
 }
 
