@@ -256,8 +256,7 @@ impl<'a, S: Weights> Session<'a, S> {
 
     /// Checks the image again: it still is the one that was found at boot.
     fn verify(&mut self, image: Result<ImageInfo, Error>) -> Result<(), AgentError> {
-        let stream = self.model.stream();
-        let found = weights::check(stream).map_err(AgentError::Model)?;
+        let found = self.model.stream().check().map_err(AgentError::Model)?;
         if Ok(found) == image {
             Ok(())
         } else {

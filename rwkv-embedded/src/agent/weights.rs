@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use rwkv_core::{
-    Error, Header, Model,
+    Error, Header, Image, Model,
     image::{self, PIECE_WORDS},
     poll,
     stream::{InPlace, Stream},
@@ -17,16 +17,21 @@ use crate::stream::{Buffered, Medium, buffer_words, words_around};
 
 /// A stream that an agent runs over.
 pub trait Weights: Stream {
-    /// Bytes from the start of the image to the end of the medium, or of the image.
-    fn given(&self) -> u32;
+    /// Checks the whole image.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that it could not be read.
+    fn check(&mut self) -> Result<ImageInfo, Error>;
 
     /// Bytes of the medium that were read so far, wrapping around.
     fn bytes_read(&self) -> u32;
 }
 
 impl Weights for InPlace<'_> {
-    fn given(&self) -> u32 {
-        bytes(self.words().len())
+    fn check(&mut self) -> Result<ImageInfo, Error> {
+        // The one function that was called at boot.
+        let image = Image::open_prefix(bytemuck::cast_slice(self.words()))?;
+        Ok(ImageInfo::of(&image))
     }
 
     /// Reading memory is no reading of a medium.
@@ -36,8 +41,8 @@ impl Weights for InPlace<'_> {
 }
 
 impl<M: Medium, const VERIFY: bool> Weights for Buffered<'_, M, VERIFY> {
-    fn given(&self) -> u32 {
-        self.bytes()
+    fn check(&mut self) -> Result<ImageInfo, Error> {
+        find(self).map(|(_, info)| info)
     }
 
     fn bytes_read(&self) -> u32 {
@@ -45,13 +50,12 @@ impl<M: Medium, const VERIFY: bool> Weights for Buffered<'_, M, VERIFY> {
     }
 }
 
-/// Checks the whole image.
-pub(super) fn check<S: Weights>(stream: &mut S) -> Result<ImageInfo, Error> {
-    find(stream).map(|(_, info)| info)
-}
-
-fn find<S: Weights>(stream: &mut S) -> Result<(Header, ImageInfo), Error> {
-    let given = stream.given();
+/// Checks an image, and tells its header. Not inlined: its code is large, and called twice.
+#[inline(never)]
+fn find<M: Medium, const VERIFY: bool>(
+    stream: &mut Buffered<'_, M, VERIFY>,
+) -> Result<(Header, ImageInfo), Error> {
+    let given = stream.bytes();
     let found = poll::once(image::check(stream, given)).unwrap_or(Err(Error::Internal));
     if found.is_err() {
         stream.forget();
