@@ -16,6 +16,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod convert;

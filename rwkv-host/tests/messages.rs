@@ -82,6 +82,8 @@ fn a_reader_that_goes_away_ends_the_tool_quietly() {
         &["generate", "x", "-n", "2"],
         &["validate", "x", "-n", "2"],
         &["profile", "x", "-n", "2"],
+        &["fit", "x"],
+        &["place", "x", "--flash", "64K"],
     ] {
         let mut tool = command(args, dir.path());
         let mut tool = tool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

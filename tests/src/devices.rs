@@ -11,7 +11,7 @@ use rwkv_embedded::agent::{
     frame::{Decoder, encode},
     protocol::{MAX_FRAME, Reply, Request},
 };
-use rwkv_host::device::{Device, DeviceSpec, Options, QemuBoard, Transport};
+use rwkv_host::device::{Device, DeviceSpec, Log, Options, QemuBoard, Transport};
 
 /// The emulated board.
 pub const QEMU: DeviceSpec = DeviceSpec::Qemu(QemuBoard::Mps2An386);
@@ -87,5 +87,10 @@ impl Asked {
         let mut buffer = [0; MAX_FRAME];
         self.send(encode(request, &mut buffer).expect("it fits"));
         self.reply()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&mut self) -> Log {
+        self.line.log()
     }
 }

@@ -127,6 +127,7 @@ fn frames() -> Vec<Vec<u8>> {
         Request::ReadState { first: 0 },
         Request::WriteState { first: 0, words: [0.5; 3].into_iter().collect() },
         Request::AcceptState,
+        Request::Benchmark([1, 300].into_iter().collect()),
     ]
     .iter()
     .map(|request| encode(request, &mut buffer).expect("it fits").to_vec())

@@ -44,6 +44,31 @@ fn prove(
 }
 
 #[test]
+fn a_benchmark_computes_the_same_state_and_leaves_nothing_to_choose_from() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().unwrap();
+    let tokens = text(100, 5);
+    for spec in devices() {
+        let mut device = Device::open(spec, &image, &Options::default()).unwrap();
+        let mut fed = 0;
+        device.reset(SamplerConfig::GREEDY).unwrap();
+        device.feed(&tokens, |token| fed += u64::from(token.ticks)).unwrap();
+        let state = device.read_state().unwrap();
+        device.reset(SamplerConfig::GREEDY).unwrap();
+        let ticks = device.benchmark(&tokens).unwrap();
+        assert!(ticks > 0, "{spec}");
+        if let Tick::Instructions(_) = device.info().tick {
+            assert!(ticks < fed, "{spec}: {ticks} ticks, {fed} with sampler and digest");
+            println!("{spec}: {ticks} ticks, {fed} with sampler and digest");
+        }
+        let bits = |words: &[f32]| words.iter().map(|word| word.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&device.read_state().unwrap()), bits(&state), "{spec}");
+        let refused = device.generate(1, |_| {}).unwrap_err();
+        assert!(matches!(refused, DeviceError::Refused(_)), "{spec}: {refused}");
+    }
+}
+
+#[test]
 fn int8_agrees_over_512_tokens_on_every_device() {
     let prompt = text(256, 3);
     for spec in devices() {

@@ -39,7 +39,7 @@ const OTHERS: [&str; 3] =
     ["thumbv6m-none-eabi", "thumbv7m-none-eabi", "riscv32imac-unknown-none-elf"];
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
-/// What the firmware writes: as in its `main.c`.
+/// What the firmware writes: as in its `main.c`, and in the `main.rs` of the example `alloc`.
 const PROMPT: &str = "X:1\nT:";
 const COUNT: usize = 200;
 const SAMPLER: SamplerConfig =
@@ -214,10 +214,6 @@ fn functions(images: &[PathBuf]) -> anyhow::Result<()> {
 /// its bytes of flash.
 fn firmware(archive: &Path, image: &Path) -> anyhow::Result<u64> {
     let name = image.file_stem().unwrap_or_default().to_string_lossy();
-    let bytes = fs::read(image).with_context(|| image.display().to_string())?;
-    let words: Vec<u32> =
-        bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-    let opened = Image::open(words_as_bytes(&words))?;
     let dir = root().join(CAPI).join("target/c").join(&*name);
     let mut make = Command::new("make");
     make.current_dir(root().join(EXAMPLE)).arg("--silent");
@@ -226,20 +222,39 @@ fn firmware(archive: &Path, image: &Path) -> anyhow::Result<u64> {
     make.arg(format!("IMAGE={}", image.display()));
     job::run(&mut make)?;
     let elf = dir.join("firmware.elf");
-    let mut qemu = Command::new(QEMU_ARM.program);
-    qemu.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(&elf);
-    qemu.arg("-device");
-    qemu.arg(format!("loader,file={},addr=0x80000,force-raw=on", image.display()));
-    let said = job::output(&mut qemu)?;
-    let expected = host(&opened)?;
+    let said = said(&elf, image, &[])?;
+    let expected = host(image, Last::Token)?;
     ensure!(said == expected, "{name}: the firmware says\n{said}\nand the host\n{expected}");
     println!("{name} in C on mps2-an386 and on the host: {}", said.lines().last().unwrap_or(""));
     loaded(&elf)
 }
 
-/// What the firmware is to say.
-fn host(image: &Image<'_>) -> anyhow::Result<String> {
+/// What firmware for `mps2-an386` says on its UART, with an image where the agent has it.
+pub(crate) fn said(elf: &Path, image: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut qemu = Command::new(QEMU_ARM.program);
+    qemu.args(["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
+    qemu.args(arguments);
+    qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(elf);
+    qemu.arg("-device");
+    qemu.arg(format!("loader,file={},addr=0x80000,force-raw=on", image.display()));
+    job::output(&mut qemu)
+}
+
+/// What the last line of a firmware is the digest of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// State and logits after the last token.
+    Token,
+    /// The state alone.
+    State,
+}
+
+/// What a firmware is to say that continues [`PROMPT`] with an image.
+pub(crate) fn host(image: &Path, last: Last) -> anyhow::Result<String> {
+    let bytes = fs::read(image).with_context(|| image.display().to_string())?;
+    let words: Vec<u32> =
+        bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let image = Image::open(bytemuck::cast_slice(&words))?;
     let header = *image.header();
     let mut ready = false;
     let mut words = vec![0.0; header.state_words()];
@@ -259,10 +274,9 @@ fn host(image: &Image<'_>) -> anyhow::Result<String> {
         sampler.begin();
         model.step(state.reborrow(), token, (&mut sampler, &mut logits))?;
     }
+    if last == Last::State {
+        logits = Digest::default();
+    }
     let Digest(low, high) = Digest::token(&header, &state, logits)?;
     Ok(format!("{said}\ndigest {low:08x}{high:08x}\n"))
-}
-
-fn words_as_bytes(words: &[u32]) -> &[u8] {
-    bytemuck::cast_slice(words)
 }

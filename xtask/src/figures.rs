@@ -1,54 +1,228 @@
-//! `cargo xtask figures`: the README's table, measured.
+//! `cargo xtask figures`: the README's table of models on boards, measured.
 
-use std::fs;
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::{Context, ensure};
+use clap::Parser;
 use serde_json::Value;
 
 use crate::{
-    demo::{BOARD, MODELS, image, rwkv},
+    demo::{image, rwkv},
     document::{grouped, replace},
     job, root, setup,
+    synthetic::Synthetic,
 };
 
-/// Runs every model on the emulated board and puts the table into the README.
-pub(crate) fn run() -> anyhow::Result<()> {
-    setup::rust()?;
-    ensure!(setup::QEMU_ARM.is_there(), "the figures are measured in QEMU");
-    let mut table = String::from(
-        "| model | weights | board | image (flash) | firmware (flash) | state | scratch | stack | statics | instructions per token |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    for model in MODELS {
-        for weights in ["f32", "int8"] {
-            table.push_str(&row(model, weights)?);
-        }
-    }
-    replace("README.md", "figures", &table)?;
-    print!("{table}");
-    Ok(())
+/// Measure models on every emulated board and write the table in the README
+#[derive(Debug, Parser)]
+pub(crate) struct Figures {
+    /// Only this board: its rows are printed, and the README stays as it is
+    #[arg(long, value_name = "BOARD")]
+    board: Option<String>,
+    /// Tokens that the model writes behind its prompt
+    #[arg(short = 'n', default_value_t = 128)]
+    tokens: u32,
 }
 
-fn row(model: &str, weights: &str) -> anyhow::Result<String> {
-    let image = image(model, weights, &["--weights", weights])?;
-    let size = fs::metadata(&image)?.len();
-    let prompt = root().join("models").join(model).join("prompt.txt");
-    let mut validate = rwkv()?;
-    validate.arg("validate").arg(&image).arg("--prompt-file").arg(prompt);
-    validate.args(["--device", &format!("qemu:{BOARD}"), "-n", "128", "--json"]);
-    let verdict: Value = serde_json::from_str(&job::output(&mut validate)?)?;
-    let field = |path: &str| -> anyhow::Result<String> {
-        let number = verdict.pointer(path).and_then(Value::as_f64);
-        number.map(|n| grouped(n as u64)).with_context(|| format!("no {path} in the verdict"))
+/// An emulated board, as the tool knows it.
+#[derive(Debug, Clone)]
+struct Board {
+    name: String,
+    core: String,
+    /// Bytes that its agent leaves to an image.
+    room: u64,
+}
+
+/// Every board that the tool can start.
+fn boards() -> anyhow::Result<Vec<Board>> {
+    let image = image("tunes-v4", "int8", &["--weights", "int8"])?;
+    let mut fit = rwkv()?;
+    fit.arg("fit").arg(image).args(["--json", "--live", "1"]);
+    let rows: Vec<Value> = serde_json::from_str(&job::output(&mut fit)?)?;
+    let board = |row: &Value| {
+        Some(Board {
+            name: row.get("board")?.as_str()?.to_owned(),
+            core: row.get("core")?.as_str()?.to_owned(),
+            room: row.get("agent_room")?.as_u64()?,
+        })
     };
-    Ok(format!(
-        "| {model} | {weights} | {BOARD} (emulated) | {} | {} | {} | {} | {} | {} | {} |\n",
-        grouped(size),
-        field("/memory/flash")?,
-        field("/memory/state")?,
-        field("/memory/scratch")?,
-        field("/memory/stack")?,
-        field("/memory/statics")?,
-        field("/instructions_per_token/median")?,
-    ))
+    Ok(rows.iter().filter_map(board).collect())
+}
+
+/// A model of the table.
+#[derive(Debug, Clone, Copy)]
+enum Model {
+    /// A folder of models/.
+    Shipped(&'static str),
+    /// A random one of two layers of width 24.
+    Random(Synthetic),
+}
+
+/// The models of the table. Random ones are for boards that are too small for every other.
+const MODELS: [Model; 4] = [
+    Model::Shipped("tunes-v4"),
+    Model::Shipped("tunes-v7"),
+    Model::Random(Synthetic { version: "4", tiny: true }),
+    Model::Random(Synthetic { version: "7", tiny: true }),
+];
+
+const WEIGHTS: [&str; 2] = ["int8", "int4"];
+
+const HEAD: &str = "\
+| board | core | model | weights | image (flash) | firmware (flash) | state | scratch | stack | statics | bytes read per token | instructions per token |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+";
+
+impl Model {
+    fn name(self) -> String {
+        match self {
+            Self::Shipped(name) => name.to_owned(),
+            Self::Random(model) => format!("random {}", model.name()),
+        }
+    }
+
+    /// Its image, as a core likes it.
+    fn image(self, weights: &str, core: &str) -> anyhow::Result<PathBuf> {
+        let narrow: &[&str] = match (core, weights) {
+            ("m4" | "m7" | "m33", _) => &[],
+            (_, "int4") => &["--packing", "lanes"],
+            _ => &["--input-bits", "8"],
+        };
+        let options = [&["--weights", weights], narrow].concat();
+        let suffix = if narrow.is_empty() { "" } else { "-8" };
+        let name = format!("{weights}{suffix}");
+        match self {
+            Self::Shipped(model) => image(model, &name, &options),
+            Self::Random(model) => model.image(&name, &options),
+        }
+    }
+
+    /// The prompt: the model's own, or a line break.
+    fn prompt(self) -> Vec<String> {
+        match self {
+            Self::Shipped(model) => {
+                let prompt = root().join("models").join(model).join("prompt.txt");
+                vec!["--prompt-file".to_owned(), prompt.display().to_string()]
+            }
+            Self::Random(_) => Vec::new(),
+        }
+    }
+}
+
+impl Figures {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        setup::rust()?;
+        let all = boards()?;
+        let names: Vec<String> = all.iter().map(|board| board.name.clone()).collect();
+        let is_asked = |board: &Board| self.board.as_deref().is_none_or(|name| name == board.name);
+        let boards: Vec<Board> = all.into_iter().filter(is_asked).collect();
+        ensure!(!boards.is_empty(), "there is no such board; there are: {}", names.join(", "));
+        let mut table = String::from(HEAD);
+        for board in boards {
+            table.push_str(&self.rows(&board)?);
+        }
+        if self.board.is_none() {
+            replace("README.md", "figures", &table)?;
+        }
+        print!("{table}");
+        Ok(())
+    }
+
+    /// The rows of a board; random models where no other fits.
+    fn rows(&self, board: &Board) -> anyhow::Result<String> {
+        let Board { name: place, core, .. } = board;
+        let (mut rows, mut fitted) = (String::new(), false);
+        for model in MODELS {
+            if fitted && matches!(model, Model::Random(_)) {
+                continue;
+            }
+            // What does not fit is said once for formats that fail in the same way.
+            let mut refused: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+            for weights in WEIGHTS {
+                let image = model.image(weights, core)?;
+                match self.measure(board, model, &image)? {
+                    Measured::Row(cells) => {
+                        fitted = true;
+                        let name = model.name();
+                        rows.push_str(&format!(
+                            "| {place} | {core} | {name} | {weights} | {cells} |\n"
+                        ));
+                    }
+                    Measured::Refused(why) => refused.entry(why).or_default().push(weights),
+                }
+            }
+            for (why, weights) in refused {
+                rows.push_str(&format!(
+                    "| {place} | {core} | {} | {} | {why} | | | | | | | |\n",
+                    model.name(),
+                    weights.join(", ")
+                ));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The cells of a model that runs on a board, or why it does not.
+    fn measure(
+        &self,
+        board: &Board,
+        model: Model,
+        image: &std::path::Path,
+    ) -> anyhow::Result<Measured> {
+        let size = fs::metadata(image)?.len();
+        if size > board.room {
+            let (size, room) = (grouped(size), grouped(board.room));
+            let why = format!("does not fit: {size} bytes, there is room for {room}");
+            return Ok(Measured::Refused(why));
+        }
+        let mut validate = rwkv()?;
+        validate.arg("validate").arg(image).args(model.prompt());
+        let device = format!("qemu:{}", board.name);
+        validate.args(["--device", &device, "-n", &self.tokens.to_string(), "--json"]);
+        let verdict = match job::output(&mut validate) {
+            Ok(verdict) => verdict,
+            // The agent says so before it computes anything.
+            Err(error) if error.to_string().contains("state and scratch") => {
+                let why = "does not fit: state and scratch are larger than the agent's arena";
+                return Ok(Measured::Refused(why.to_owned()));
+            }
+            Err(error) => return Err(error),
+        };
+        let verdict: Value = serde_json::from_str(&verdict)?;
+        let field = |path: &str| -> anyhow::Result<String> {
+            let number = verdict.pointer(path).and_then(Value::as_f64);
+            number.map(|n| grouped(n as u64)).with_context(|| format!("no {path} in the verdict"))
+        };
+        let cells = [
+            grouped(size),
+            field("/memory/flash")?,
+            field("/memory/state")?,
+            field("/memory/scratch")?,
+            field("/memory/stack")?,
+            field("/memory/statics")?,
+            grouped(self.bytes(board, model, image)?),
+            field("/instructions_per_token/median")?,
+        ];
+        Ok(Measured::Row(cells.join(" | ")))
+    }
+
+    /// Bytes that a token reads, by `rwkv fit`.
+    fn bytes(&self, board: &Board, model: Model, image: &std::path::Path) -> anyhow::Result<u64> {
+        let mut fit = rwkv()?;
+        fit.arg("fit").arg(image).args(["--board", &board.name, "--json"]).args(model.prompt());
+        // It ends with 1 where the board's part is smaller than the emulated one.
+        let output = fit.output().context("cannot start rwkv")?;
+        let fit: Value = serde_json::from_slice(&output.stdout).with_context(|| {
+            format!("rwkv fit: {}", String::from_utf8_lossy(&output.stderr).trim())
+        })?;
+        fit.pointer("/token/bytes").and_then(Value::as_u64).context("no bytes in rwkv fit")
+    }
+}
+
+/// What became of a model on a board.
+enum Measured {
+    /// The cells of its row.
+    Row(String),
+    /// Why it does not run there.
+    Refused(String),
 }

@@ -5,7 +5,9 @@ mod c;
 mod cores;
 mod demo;
 mod document;
+mod embassy;
 mod exactness;
+mod examples;
 mod figures;
 mod formats;
 mod fuzz;
@@ -39,6 +41,10 @@ enum Job {
     Bench(bench::Bench),
     /// Build the C interface, and prove that firmware in C computes the host's bits
     C(c::C),
+    /// Generate tokens in an embassy executor beside a task that blinks, and prove their bits
+    Embassy,
+    /// Build the example firmware, and prove that it writes the host's text
+    Examples(examples::Examples),
     /// Measure what rwkv-core takes of a board's flash and write the table in the README
     Size,
     /// Compare the kernels of every core with the scalar reference, bit for bit
@@ -49,8 +55,8 @@ enum Job {
     Test,
     /// Check formatting and lints of all workspaces
     Lint,
-    /// Measure every shipped model on the emulated board and write the table in the README
-    Figures,
+    /// Measure models on every emulated board and write the table in the README
+    Figures(figures::Figures),
     /// Say what an emulated board spends a token of a shipped model on
     Profile(profile::Profile),
 }
@@ -63,12 +69,14 @@ fn main() -> ExitCode {
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),
         Job::C(c) => c.run(),
+        Job::Embassy => embassy::run(),
+        Job::Examples(examples) => examples.run(),
         Job::Size => size::run(),
         Job::Suite(suite) => suite.run(),
         Job::Fuzz(fuzz) => fuzz.run(),
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
-        Job::Figures => figures::run(),
+        Job::Figures(figures) => figures.run(),
         Job::Profile(profile) => profile.run(),
     };
     match result {

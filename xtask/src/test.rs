@@ -1,13 +1,18 @@
 //! `cargo xtask test`: what CI runs, step by step; failures are collected and shown at the end.
+//!
+//! Steps that build in the root workspace and steps that build elsewhere run side by side: much of
+//! what compilers and emulators do takes a single core.
 
-use std::time::Instant;
+use std::{sync::Mutex, thread, time::Instant};
 
 use crate::{
     bench::Bench,
     c::{C, CAPI},
     cores::PROBE,
     demo::Demo,
+    embassy::{self, EXAMPLE},
     exactness::Exactness,
+    examples::{ALLOC, Examples, MINIMAL},
     formats,
     fuzz::Fuzz,
     job, panics, setup,
@@ -15,6 +20,7 @@ use crate::{
 };
 use anyhow::Context;
 use clap::Parser;
+use object::{Object, ObjectSymbol};
 
 /// The agents, packages outside the root workspace, and their targets.
 const BOARDS: [(&str, &str); 10] = [
@@ -30,13 +36,20 @@ const BOARDS: [(&str, &str); 10] = [
     ("rwkv-embedded/boards/ast1030-evb", "thumbv7em-none-eabihf"),
 ];
 
+/// Programs for chips that no emulator here has: they are built, not run.
+const BUILT: [&str; 3] = [
+    "rwkv-embedded/boards/rp2040-embassy",
+    "rwkv-embedded/boards/rp2350",
+    "rwkv-embedded/boards/esp32-c3",
+];
+
 /// Of the probe's targets, one of each kind of code that it has.
 const PROBE_KINDS: [&str; 3] =
     ["thumbv7em-none-eabihf", "riscv32imac-unknown-none-elf", "wasm32-wasip1"];
 
-type Step = (String, Box<dyn Fn() -> anyhow::Result<()>>);
+type Step = (String, Box<dyn Fn() -> anyhow::Result<()> + Send>);
 
-fn step(name: impl Into<String>, run: impl Fn() -> anyhow::Result<()> + 'static) -> Step {
+fn step(name: impl Into<String>, run: impl Fn() -> anyhow::Result<()> + Send + 'static) -> Step {
     (name.into(), Box::new(run))
 }
 
@@ -45,8 +58,9 @@ fn cargo(dir: &'static str, args: &'static [&'static str]) -> Step {
     step(format!("cargo {}{place}", args.join(" ")), move || job::run(job::cargo(dir).args(args)))
 }
 
+/// Formatting and lints of the root workspace.
 fn lints() -> Vec<Step> {
-    let mut steps = vec![
+    vec![
         cargo(".", &["fmt", "--all", "--check"]),
         cargo(".", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         step("cargo clippy of rwkv-host with neox", || {
@@ -54,12 +68,29 @@ fn lints() -> Vec<Step> {
             clippy.args(["clippy", "--quiet", "--package", "rwkv-host", "--features", "neox"]);
             job::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
         }),
-    ];
-    steps.push(cargo("rwkv-embedded/boards/support", &["fmt", "--check"]));
-    for (board, _) in BOARDS {
+        step("every public type can be logged", formats::run),
+        step("cargo doc", || {
+            let mut doc = job::cargo(".");
+            doc.args(["doc", "--quiet", "--workspace", "--no-deps"]);
+            job::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        }),
+    ]
+}
+
+/// Formatting and lints of the packages beside it.
+fn lints_elsewhere() -> Vec<Step> {
+    let mut steps = vec![cargo("rwkv-embedded/boards/support", &["fmt", "--check"])];
+    for board in BOARDS.map(|(board, _)| board).into_iter().chain(BUILT) {
         steps.push(cargo(board, &["fmt", "--check"]));
         steps.push(cargo(board, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     }
+    steps.push(cargo(EXAMPLE, &["fmt", "--check"]));
+    steps.push(cargo(EXAMPLE, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
+    for example in [MINIMAL, ALLOC] {
+        steps.push(cargo(example, &["fmt", "--check"]));
+    }
+    // The other one needs an image to be compiled: `cargo xtask examples` makes it.
+    steps.push(cargo(ALLOC, &["clippy", "--quiet", "--release", "--", "-D", "warnings"]));
     steps.push(cargo(CAPI, &["fmt", "--check"]));
     steps.push(step(format!("cargo clippy in {CAPI}"), || {
         let mut clippy = job::cargo(CAPI);
@@ -78,40 +109,54 @@ fn lints() -> Vec<Step> {
         }));
     }
     steps.push(cargo("fuzz", &["fmt", "--check"]));
-    steps.push(step("every public type can be logged", formats::run));
-    steps.push(step("cargo doc", || {
-        let mut doc = job::cargo(".");
-        doc.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
-        job::run(&mut doc)
-    }));
     steps
 }
 
 /// Runs formatting and lints.
 pub(crate) fn lint_only() -> anyhow::Result<()> {
     setup::rust()?;
-    all(lints())
+    let tally = Tally::default();
+    tally.side_by_side([lints(), lints_elsewhere()]);
+    tally.end()
 }
 
 /// Runs everything.
 pub(crate) fn run() -> anyhow::Result<()> {
     setup::rust()?;
     setup::vocabulary();
-    let mut steps: Vec<Step> = setup::EMULATORS
-        .into_iter()
-        .map(|emulator| {
-            step(format!("{} is there", emulator.program), move || {
-                anyhow::ensure!(emulator.is_there(), "its cores cannot be tested without it");
-                Ok(())
-            })
+    let tally = Tally::default();
+    tally.run(tools());
+    let root = [lints(), bare(), tests()].into_iter().flatten().collect();
+    let elsewhere = [lints_elsewhere(), boards(), firmware()].into_iter().flatten().collect();
+    tally.side_by_side([root, elsewhere]);
+    // It gives every input a second, so it has the machine for itself.
+    tally.run(vec![step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run())]);
+    tally.end()
+}
+
+/// What the other steps need.
+fn tools() -> Vec<Step> {
+    let emulator = |emulator: setup::Tool| {
+        step(format!("{} is there", emulator.program), move || {
+            anyhow::ensure!(emulator.is_there(), "its cores cannot be tested without it");
+            Ok(())
         })
-        .collect();
+    };
+    let mut steps: Vec<Step> = setup::EMULATORS.into_iter().map(emulator).collect();
     steps.push(step("rp2040js is there", setup::rp2040js));
-    steps.append(&mut lints());
+    steps
+}
+
+/// The crates of the device, for cores without an operating system.
+fn bare() -> Vec<Step> {
+    let mut steps = Vec::new();
     for target in setup::BARE {
-        for (package, features) in
-            [("rwkv-core", ""), ("rwkv-core", "defmt,serde"), ("rwkv-embedded", "defmt")]
-        {
+        for (package, features) in [
+            ("rwkv-core", ""),
+            ("rwkv-core", "defmt,serde"),
+            ("rwkv-embedded", "defmt"),
+            ("rwkv-embedded", "alloc,defmt"),
+        ] {
             let name = format!("{package} for {target} with features [{features}]");
             steps.push(step(name, move || {
                 let mut build = job::cargo(".");
@@ -121,6 +166,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
             }));
         }
     }
+    steps
+}
+
+fn boards() -> Vec<Step> {
+    let mut steps = Vec::new();
     for (board, target) in BOARDS {
         steps.push(cargo(board, &["build", "--quiet", "--release"]));
         steps.push(step(format!("no allocator in {board}"), move || no_allocator(board, target)));
@@ -129,24 +179,41 @@ pub(crate) fn run() -> anyhow::Result<()> {
             steps.push(step(name, move || no_soft_floats(board, target)));
         }
     }
-    steps.push(cargo(".", &["test", "--workspace", "--no-fail-fast"]));
-    steps.push(step("cargo test of the tokenizers with neox", || {
-        let mut test = job::cargo(".");
-        test.args(["test", "--quiet", "--package", "rwkv-host", "--features", "neox"]);
-        job::run(test.args(["--lib", "tokenizer"]))
-    }));
-    steps.push(step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()));
-    steps.push(step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()));
-    steps.push(step("cargo xtask panics", panics::run));
-    steps.push(step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run()));
-    steps.push(step("cargo xtask suite", || {
-        Suite::try_parse_from(["suite", "--cases", "96", "--require"])?.run()
-    }));
-    steps.push(step("cargo xtask exactness", || {
-        Exactness::try_parse_from(["exactness", "--tokens", "24", "--require"])?.run()
-    }));
-    steps.push(step("cargo xtask bench", || Bench::try_parse_from(["bench", "--check"])?.run()));
-    all(steps)
+    for board in BUILT {
+        steps.push(cargo(board, &["build", "--quiet", "--release"]));
+    }
+    steps.push(step("no floats of the ROM in esp32-c3", no_rom_floats));
+    steps
+}
+
+/// Tests on this machine.
+fn tests() -> Vec<Step> {
+    vec![
+        cargo(".", &["test", "--workspace", "--no-fail-fast"]),
+        step("cargo test of the tokenizers with neox", || {
+            let mut test = job::cargo(".");
+            test.args(["test", "--quiet", "--package", "rwkv-host", "--features", "neox"]);
+            job::run(test.args(["--lib", "tokenizer"]))
+        }),
+        step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()),
+    ]
+}
+
+/// What runs on other cores.
+fn firmware() -> Vec<Step> {
+    vec![
+        step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()),
+        step("cargo xtask embassy", embassy::run),
+        step("cargo xtask examples", || Examples::try_parse_from(["examples", "--check"])?.run()),
+        step("cargo xtask panics", panics::run),
+        step("cargo xtask suite", || {
+            Suite::try_parse_from(["suite", "--cases", "96", "--require"])?.run()
+        }),
+        step("cargo xtask exactness", || {
+            Exactness::try_parse_from(["exactness", "--tokens", "24", "--require"])?.run()
+        }),
+        step("cargo xtask bench", || Bench::try_parse_from(["bench", "--check"])?.run()),
+    ]
 }
 
 /// The firmware links no allocator: then there is no heap, whatever it says of itself.
@@ -175,6 +242,23 @@ fn no_soft_floats(board: &str, target: &str) -> anyhow::Result<()> {
     links_none(board, target, &ARITHMETIC)
 }
 
+/// The ESP32-C3 has float routines in its ROM, which the linker must not take.
+fn no_rom_floats() -> anyhow::Result<()> {
+    const ELF: &str = "rwkv-embedded/boards/target/riscv32imc-unknown-none-elf/release/esp32-c3";
+    const ROM: std::ops::Range<u64> = 0x4000_0000..0x4006_0000;
+    let bytes = std::fs::read(crate::root().join(ELF)).context(ELF)?;
+    let file = object::File::parse(&*bytes).context(ELF)?;
+    for symbol in file.symbols() {
+        let name = symbol.name().unwrap_or_default();
+        let float = name.starts_with("__") && (name.contains("sf") || name.contains("df"));
+        anyhow::ensure!(
+            !float || !ROM.contains(&symbol.address()),
+            "{ELF} takes {name} from the ROM"
+        );
+    }
+    Ok(())
+}
+
 /// No symbol of a board's firmware starts like one of these.
 fn links_none(board: &str, target: &str, symbols: &[&str]) -> anyhow::Result<()> {
     let name = board.rsplit('/').next().unwrap_or(board);
@@ -187,24 +271,52 @@ fn links_none(board: &str, target: &str, symbols: &[&str]) -> anyhow::Result<()>
     Ok(())
 }
 
-fn all(steps: Vec<Step>) -> anyhow::Result<()> {
-    let mut failed = Vec::new();
-    let total = steps.len();
-    for (name, run) in steps {
-        println!("== {name}");
-        let start = Instant::now();
-        match run() {
-            Ok(()) => println!("   ok, {:.0} s", start.elapsed().as_secs_f64()),
-            Err(error) => {
-                println!("   FAILED: {error:#}");
-                failed.push(name);
+/// How the steps ended.
+#[derive(Default)]
+struct Tally(Mutex<Ends>);
+
+#[derive(Default)]
+struct Ends {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    fn run(&self, steps: Vec<Step>) {
+        for (name, run) in steps {
+            println!("== {name}");
+            let start = Instant::now();
+            let result = run();
+            let seconds = start.elapsed().as_secs_f64();
+            let Ok(mut ends) = self.0.lock() else { return };
+            match result {
+                Ok(()) => {
+                    println!("   ok, {seconds:.0} s: {name}");
+                    ends.passed += 1;
+                }
+                Err(error) => {
+                    println!("   FAILED, {seconds:.0} s: {name}: {error:#}");
+                    ends.failed.push(name);
+                }
             }
         }
     }
-    for name in &failed {
-        println!("failed: {name}");
+
+    fn side_by_side(&self, lanes: [Vec<Step>; 2]) {
+        thread::scope(|scope| {
+            for lane in lanes {
+                scope.spawn(move || self.run(lane));
+            }
+        });
     }
-    println!("steps: {} passed, {} failed", total - failed.len(), failed.len());
-    anyhow::ensure!(failed.is_empty(), "{} of {total} steps failed", failed.len());
-    Ok(())
+
+    fn end(self) -> anyhow::Result<()> {
+        let Ends { passed, failed } = self.0.into_inner().unwrap_or_else(|held| held.into_inner());
+        for name in &failed {
+            println!("failed: {name}");
+        }
+        println!("steps: {passed} passed, {} failed", failed.len());
+        anyhow::ensure!(failed.is_empty(), "{} steps failed", failed.len());
+        Ok(())
+    }
 }

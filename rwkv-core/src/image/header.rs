@@ -196,7 +196,7 @@ const fn le32(b: &[u8], at: usize) -> u32 {
 
 impl Header {
     /// Reads the fixed part of the header; usable in a `const`. Checksums are verified by
-    /// [`Header::verify`] and [`super::Image::open`].
+    /// [`Header::check_crc`], [`Header::verify`] and [`super::Image::open`].
     ///
     /// # Errors
     /// The first field that is unknown or out of range.
@@ -310,6 +310,32 @@ impl Header {
         entries.take(self.sections.into()).map_while(Section::parse)
     }
 
+    /// Checks the CRC of header and section table, which `bytes` begin with; usable in a `const`.
+    ///
+    /// # Errors
+    /// [`ImageError::HeaderChecksum`], or [`ImageError::HeaderField`] if the table goes on behind
+    /// the last byte.
+    pub const fn check_crc(&self, bytes: &[u8]) -> Result<(), ImageError> {
+        let Some((header, _)) = bytes.split_at_checked(table_end(self)) else {
+            return Err(ImageError::HeaderField { offset: 56 });
+        };
+        let Some((before, after)) = header.split_at_checked(12) else {
+            return Err(ImageError::HeaderField { offset: 12 });
+        };
+        let Some((stored, after)) = after.split_first_chunk::<4>() else {
+            return Err(ImageError::HeaderField { offset: 12 });
+        };
+        let mut digest = CRC.digest();
+        digest.update(before);
+        digest.update(&[0; 4]);
+        digest.update(after);
+        if digest.finalize() == u32::from_le_bytes(*stored) {
+            Ok(())
+        } else {
+            Err(ImageError::HeaderChecksum)
+        }
+    }
+
     /// Checks the header's CRC, and that the section table is the one that this version needs:
     /// embedding, DeepEmbed table if any, layers in order, head, then at most one each of
     /// tokenizer, start state and metadata, without gaps; the tokenizer's and the start state's if
@@ -318,17 +344,7 @@ impl Header {
     /// # Errors
     /// [`ImageError::HeaderChecksum`], [`ImageError::HeaderField`], [`ImageError::SectionTable`].
     pub fn verify(&self, bytes: &[u8]) -> Result<(), ImageError> {
-        let field = |offset| ImageError::HeaderField { offset };
-        let header = bytes.get(..table_end(self)).ok_or(field(56))?;
-        let (before, after) = header.split_at_checked(12).ok_or(field(12))?;
-        let (stored, after) = after.split_first_chunk::<4>().ok_or(field(12))?;
-        let mut digest = CRC.digest();
-        digest.update(before);
-        digest.update(&[0; 4]);
-        digest.update(after);
-        if digest.finalize() != u32::from_le_bytes(*stored) {
-            return Err(ImageError::HeaderChecksum);
-        }
+        self.check_crc(bytes)?;
         let mut table = Table::new(self, le16(bytes, 6))?;
         self.sections(bytes).try_for_each(|section| table.entry(&section))?;
         table.end()

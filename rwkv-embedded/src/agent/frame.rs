@@ -116,7 +116,9 @@ impl Decoder {
     }
 }
 
-/// The message in the decoded bytes of a frame, which it fills to the last one.
+/// The message in the decoded bytes of a frame, which it fills to the last one. Takes a good deal of
+/// stack, which the caller needs for other things.
+#[inline(never)]
 fn message<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
     let (message, crc) = payload.split_last_chunk().ok_or(FrameError::Checksum)?;
     if CRC.checksum(message) != u32::from_le_bytes(*crc) {

@@ -18,11 +18,11 @@ mod weights;
 use embedded_io::{Read, Write};
 use rwkv_core::{
     Digest, Error, Header, Image, ImageError, Model, StateView,
-    sampler::{Banned, Sampler, SamplerConfig, SamplerError},
+    sampler::{Banned, Sampler, SamplerError},
     stream::InPlace,
 };
 
-use frame::{Decoder, encode};
+use frame::{Decoder, FrameError, encode};
 use protocol::{
     AgentError, ImageInfo, Info, MAX_BANNED, MAX_FRAME, Memory, PROTOCOL_VERSION, Reply, Request,
     SamplerSettings, Tick, Token,
@@ -80,12 +80,13 @@ pub struct Agent<'a, B, S = InPlace<'a>> {
     session: Result<Session<'a, S>, AgentError>,
 }
 
-rwkv_core::brief!([B: Board] Agent<'_, B>, |agent| "Agent({}, {})", B::NAME, agent.image);
+rwkv_core::brief!([B: Board, S] Agent<'_, B, S>, |agent| "Agent({}, {})", B::NAME, agent.image);
 
 impl<'a, B: Board> Agent<'a, B> {
     /// Checks the image at the start of `flash` and puts state and scratch into `arena`.
     ///
     /// What goes wrong here is told to the host when it asks.
+    #[inline(never)]
     pub fn new(board: B, flash: &'a [u8], arena: &'a mut [f32]) -> Self {
         match Image::open_prefix(flash) {
             Ok(image) => Self::checked(board, &image, flash, arena),
@@ -131,77 +132,90 @@ impl<B: Board, S: Weights> Agent<'_, B, S> {
                 return Ok(End::Closed);
             }
             for byte in chunk.iter().take(received) {
-                match decoder.push(*byte) {
-                    None => {}
-                    Some(Err(_)) => send(&mut transport, &Reply::Error(AgentError::Frame))?,
-                    Some(Ok(Request::Halt)) => {
-                        send(&mut transport, &Reply::Done)?;
-                        return Ok(End::Halted);
-                    }
-                    Some(Ok(request)) => {
-                        let last = match self.answer(request, &mut transport)? {
-                            Ok(reply) => reply,
-                            Err(error) => Reply::Error(error),
-                        };
-                        send(&mut transport, &last)?;
-                    }
+                let Some(request) = decoder.push(*byte) else { continue };
+                self.serve(&request, &mut transport)?;
+                if matches!(request, Ok(Request::Halt)) {
+                    return Ok(End::Halted);
                 }
             }
         }
     }
 
-    /// Does what the host asks, sends the tokens, and returns the last reply.
-    fn answer<T: Write>(
+    /// Does what the host asks, and sends the tokens and the last reply.
+    ///
+    /// Requests and replies are large, so they are lent, and each function here has a frame of its
+    /// own: what is not at work takes no stack while a token is computed.
+    #[inline(never)]
+    fn serve<T: Write>(
         &mut self,
-        request: Request,
+        request: &Result<Request, FrameError>,
         transport: &mut T,
-    ) -> Result<Result<Reply, AgentError>, T::Error> {
+    ) -> Result<(), T::Error> {
+        let Ok(request) = request else {
+            return send(transport, &Reply::Error(AgentError::Frame));
+        };
         #[cfg(feature = "defmt")]
         defmt::debug!("{}", request);
-        if matches!(request, Request::Info) {
-            return Ok(Ok(Reply::Info(self.info())));
+        let (tokens, profiling) = match request {
+            Request::Feed(tokens) => (Tokens::Given(tokens), false),
+            Request::Profile(tokens) => (Tokens::Given(tokens), true),
+            Request::Generate { count } => (Tokens::Chosen(*count), false),
+            Request::Benchmark(tokens) => return self.benchmark(tokens, transport),
+            _ => return self.reply(request, transport),
+        };
+        let fed = match &mut self.session {
+            Ok(session) => {
+                session.feed(tokens, Watch::new(&mut self.board, transport, profiling))?
+            }
+            Err(error) => Err(*error),
+        };
+        finish(transport, fed)
+    }
+
+    /// Reads tokens without proof, and sends what they took.
+    #[inline(never)]
+    fn benchmark<T: Write>(&mut self, tokens: &[u32], transport: &mut T) -> Result<(), T::Error> {
+        let ticks = match &mut self.session {
+            Ok(session) => {
+                session.benchmark(tokens, &mut Watch::new(&mut self.board, transport, false))
+            }
+            Err(error) => Err(*error),
+        };
+        send(transport, &ticks.map_or_else(Reply::Error, Reply::Ticks))
+    }
+
+    /// Answers a request without tokens.
+    #[inline(never)]
+    fn reply<T: Write>(&mut self, request: &Request, transport: &mut T) -> Result<(), T::Error> {
+        send(transport, &self.answer(request).unwrap_or_else(Reply::Error))
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Reply, AgentError> {
+        match request {
+            Request::Info => return Ok(Reply::Info(self.info())),
+            Request::Halt => return Ok(Reply::Done),
+            _ => {}
         }
         let session = match &mut self.session {
             Ok(session) => session,
-            Err(error) => return Ok(Err(*error)),
+            Err(error) => return Err(*error),
         };
-        let board = &mut self.board;
-        let result = match request {
-            Request::Info | Request::Halt => Ok(()),
+        match request {
             Request::Reset(settings) => session.reset(settings),
-            Request::Feed(tokens) => {
-                let watch = Watch::new(board, transport, false);
-                return feed(session, watch, tokens.iter().map(|token| Some(*token)));
-            }
-            Request::Generate { count } => {
-                let watch = Watch::new(board, transport, false);
-                return feed(session, watch, (0..count).map(|_| None));
-            }
-            Request::Profile(tokens) => {
-                let watch = Watch::new(board, transport, true);
-                return feed(session, watch, tokens.iter().map(|token| Some(*token)));
-            }
-            Request::Memory => {
-                let (stack, statics) = (board.stack_used(), board.statics());
-                let header = session.model.header();
-                let state = bytes(header.state_words());
-                let scratch = bytes(header.scratch_words as usize);
-                return Ok(Ok(Reply::Memory(Memory {
-                    state,
-                    scratch,
-                    stack,
-                    statics,
-                    heap: 0,
-                    flash: board.firmware(),
-                    buffers: session.buffers,
-                })));
-            }
+            Request::Memory => return Ok(Reply::Memory(session.memory(&self.board))),
             Request::Verify => session.verify(self.image),
-            Request::ReadState { first } => return Ok(session.read_state(first).map(Reply::State)),
-            Request::WriteState { first, words } => session.write_state(first, &words),
+            Request::ReadState { first } => return session.read_state(*first).map(Reply::State),
+            Request::WriteState { first, words } => session.write_state(*first, words),
             Request::AcceptState => session.accept_state(),
-        };
-        Ok(result.map(|()| Reply::Done))
+            // Answered above, or by `serve`.
+            Request::Info
+            | Request::Halt
+            | Request::Feed(_)
+            | Request::Profile(_)
+            | Request::Benchmark(_)
+            | Request::Generate { .. } => Ok(()),
+        }?;
+        Ok(Reply::Done)
     }
 
     fn info(&self) -> Info {
@@ -247,16 +261,28 @@ impl<'a, S: Weights> Session<'a, S> {
     }
 
     fn start(model: Model<'a, S>, state: &'a mut [f32], buffers: u32) -> Result<Self, AgentError> {
-        let sampler = Sampler::new(SamplerConfig::GREEDY).map_err(|_| AgentError::Sampler)?;
-        let banned = heapless::Vec::new();
+        let (sampler, banned) = (Sampler::GREEDY, heapless::Vec::new());
         let mut session = Self { model, state, ready: false, written: 0, sampler, banned, buffers };
-        session.reset(SamplerConfig::GREEDY.into())?;
+        session.begin()?;
         Ok(session)
+    }
+
+    fn memory(&self, board: &impl Board) -> Memory {
+        let header = self.model.header();
+        Memory {
+            state: bytes(header.state_words()),
+            scratch: bytes(header.scratch_words as usize),
+            stack: board.stack_used(),
+            statics: board.statics(),
+            heap: 0,
+            flash: board.firmware(),
+            buffers: self.buffers,
+        }
     }
 
     /// Checks the image again: it still is the one that was found at boot.
     fn verify(&mut self, image: Result<ImageInfo, Error>) -> Result<(), AgentError> {
-        let found = self.model.stream().check().map_err(AgentError::Model)?;
+        let (_, found) = weights::check(self.model.stream()).map_err(AgentError::Model)?;
         if Ok(found) == image {
             Ok(())
         } else {
@@ -265,18 +291,42 @@ impl<'a, S: Weights> Session<'a, S> {
     }
 
     /// Back to where the image begins; untouched if the sampler's settings are out of range.
-    fn reset(&mut self, settings: SamplerSettings) -> Result<(), AgentError> {
+    fn reset(&mut self, settings: &SamplerSettings) -> Result<(), AgentError> {
         Banned::new(&settings.banned).map_err(|_| AgentError::Sampler)?;
-        self.sampler = Sampler::new(settings.config).map_err(|_| AgentError::Sampler)?;
-        self.banned = settings.banned;
+        self.sampler.reset(settings.config).map_err(|_| AgentError::Sampler)?;
+        self.banned.clone_from(&settings.banned);
+        self.begin()
+    }
+
+    /// The state back to where the image begins.
+    fn begin(&mut self) -> Result<(), AgentError> {
         self.written = 0;
         let state = StateView::over(self.model.header(), self.state, &mut self.ready);
         let begun = state.and_then(|state| self.model.reset(state));
         begun.map_err(AgentError::Model)
     }
 
+    /// Reads tokens and sends what each one gave, up to the first that fails.
+    #[inline(never)]
+    fn feed<B: Board, T: Write>(
+        &mut self,
+        tokens: Tokens<'_>,
+        mut watch: Watch<'_, B, T>,
+    ) -> Result<Result<(), AgentError>, T::Error> {
+        for at in 0..tokens.len() {
+            let token = self.step(tokens.get(at), &mut watch);
+            watch.finish()?;
+            match token {
+                Ok(token) => send(watch.transport, &Reply::Token(token))?,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// Reads a token, or for `None` the one that the sampler chooses now: random numbers are drawn
     /// for tokens that are generated, and for no others.
+    #[inline(never)]
     fn step<B: Board, T: Write>(
         &mut self,
         token: Option<u32>,
@@ -289,50 +339,94 @@ impl<'a, S: Weights> Session<'a, S> {
                 _ => AgentError::Sampler,
             })?,
         };
+        let mut logits = Digest::default();
+        let before = self.model.stream().bytes_read();
+        let ticks = self.compute(token, Some(&mut logits), watch)?;
+        let read = self.model.stream().bytes_read().wrapping_sub(before);
         let header: Header = *self.model.header();
         let state = StateView::over(&header, self.state, &mut self.ready);
         let mut state = state.map_err(AgentError::Model)?;
-        let mut logits = Digest::default();
-        let banned = Banned::new(&self.banned).map_err(|_| AgentError::Sampler)?;
-
-        let before = self.model.stream().bytes_read();
-        let start = watch.start();
-        self.sampler.begin();
-        let sampler = self.sampler.within(banned);
-        let step = self.model.step(state.reborrow(), token, ((&mut logits, sampler), &mut *watch));
-        let ticks = watch.since(start);
-        if let Err(error) = step {
-            // Some of the logits are no logits to choose from.
-            self.sampler.begin();
-            return Err(AgentError::Model(error));
-        }
-        let read = self.model.stream().bytes_read().wrapping_sub(before);
-
         let digest = Digest::token(&header, &state, logits).map_err(|error| {
             state.set_broken(true);
             AgentError::Model(error)
         })?;
         Ok(Token { token, digest, ticks, read })
     }
+
+    /// Computes a token; its logits are for a digest and the sampler, or for nobody. Returns its
+    /// ticks.
+    #[inline(never)]
+    fn compute<B: Board, T: Write>(
+        &mut self,
+        token: u32,
+        digest: Option<&mut Digest>,
+        watch: &mut Watch<'_, B, T>,
+    ) -> Result<u32, AgentError> {
+        let header: Header = *self.model.header();
+        let state = StateView::over(&header, self.state, &mut self.ready);
+        let state = state.map_err(AgentError::Model)?;
+        let banned = Banned::new(&self.banned).map_err(|_| AgentError::Sampler)?;
+        let start = watch.start();
+        self.sampler.begin();
+        // Sinks of one type, so that the firmware holds the model's text once.
+        let sampler = digest.is_some().then(|| self.sampler.within(banned));
+        let step = self.model.step(state, token, ((digest, sampler), &mut *watch));
+        let ticks = watch.since(start);
+        if let Err(error) = step {
+            // Some of the logits are no logits to choose from.
+            self.sampler.begin();
+            return Err(AgentError::Model(error));
+        }
+        Ok(ticks)
+    }
+
+    /// Reads tokens whose logits are for nobody. Returns the ticks of all of them.
+    fn benchmark<B: Board, T: Write>(
+        &mut self,
+        tokens: &[u32],
+        watch: &mut Watch<'_, B, T>,
+    ) -> Result<u64, AgentError> {
+        let mut sum = 0;
+        for token in tokens {
+            sum += u64::from(self.compute(*token, None, watch)?);
+        }
+        Ok(sum)
+    }
 }
 
-/// Reads tokens and sends what each one gave, up to the first that fails.
-fn feed<B: Board, T: Write, S: Weights>(
-    session: &mut Session<'_, S>,
-    mut watch: Watch<'_, B, T>,
-    tokens: impl Iterator<Item = Option<u32>>,
-) -> Result<Result<Reply, AgentError>, T::Error> {
-    for token in tokens {
-        let token = session.step(token, &mut watch);
-        watch.finish()?;
-        match token {
-            Ok(token) => send(watch.transport, &Reply::Token(token))?,
-            Err(error) => return Ok(Err(error)),
+/// Tokens to read.
+#[derive(Debug, Clone, Copy)]
+enum Tokens<'a> {
+    /// These.
+    Given(&'a [u32]),
+    /// So many that the sampler chooses.
+    Chosen(u8),
+}
+
+impl Tokens<'_> {
+    const fn len(&self) -> usize {
+        match self {
+            Self::Given(tokens) => tokens.len(),
+            Self::Chosen(count) => *count as usize,
         }
     }
-    Ok(Ok(Reply::Done))
+
+    /// `None` for one that the sampler chooses.
+    fn get(&self, at: usize) -> Option<u32> {
+        match self {
+            Self::Given(tokens) => tokens.get(at).copied(),
+            Self::Chosen(_) => None,
+        }
+    }
 }
 
+/// Sends the last reply to a request for tokens.
+#[inline(never)]
+fn finish<T: Write>(transport: &mut T, fed: Result<(), AgentError>) -> Result<(), T::Error> {
+    send(transport, &fed.map_or_else(Reply::Error, |()| Reply::Done))
+}
+
+#[inline(never)]
 fn send<T: Write>(transport: &mut T, reply: &Reply) -> Result<(), T::Error> {
     let mut buffer = [0; MAX_FRAME];
     // No reply is longer than a frame: see the tests.

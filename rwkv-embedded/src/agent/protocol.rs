@@ -69,6 +69,10 @@ pub enum Request {
     /// Go on from the state that was written, if it is whole and finite. The sampler keeps its
     /// settings and random numbers. Answered by [`Reply::Done`].
     AcceptState,
+    /// Read these tokens as fast as firmware would: their logits are computed, without a digest and
+    /// without the sampler, which has nothing to choose from after that. Answered by
+    /// [`Reply::Ticks`].
+    Benchmark(heapless::Vec<u32, MAX_FEED>),
 }
 
 /// How tokens are chosen.
@@ -105,6 +109,8 @@ pub enum Reply {
     Spent(heapless::Vec<Spent, MAX_SPENT>),
     /// Words of the state.
     State(heapless::Vec<f32, MAX_STATE>),
+    /// Ticks that the tokens of a [`Request::Benchmark`] took together.
+    Ticks(u64),
 }
 
 /// Who the agent is and what it runs.

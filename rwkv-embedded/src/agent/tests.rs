@@ -6,6 +6,7 @@ use std::{string::String, vec, vec::Vec};
 
 use embedded_io::ErrorType;
 use proptest::prelude::*;
+use rwkv_core::sampler::SamplerConfig;
 use rwkv_core::{
     exec::Part,
     sampler::{Order, Xoshiro128StarStar},
@@ -104,12 +105,13 @@ fn without_an_image_it_answers_and_halts() {
         Request::ReadState { first: 0 },
         Request::WriteState { first: 0, words: [1.0].into_iter().collect() },
         Request::AcceptState,
+        Request::Benchmark([1, 2, 3].as_slice().try_into().unwrap()),
         Request::Halt,
     ];
     let input: Vec<u8> = requests.iter().flat_map(frame).collect();
     let bad = Reply::Error(AgentError::Model(ImageError::Magic.into()));
     let mut expected = vec![info(ImageError::Magic)];
-    expected.resize(10, bad);
+    expected.resize(11, bad);
     expected.push(Reply::Done);
     assert_eq!(talk(&ERASED, &input, 64), (End::Halted, expected));
 }
@@ -243,7 +245,7 @@ fn settings() -> impl Strategy<Value = SamplerSettings> {
 
 fn request() -> impl Strategy<Value = Request> {
     let feed = prop::collection::vec(any::<u32>(), 0..=MAX_FEED);
-    let profile = feed.clone();
+    let (profile, benchmark) = (feed.clone(), feed.clone());
     prop_oneof![
         Just(Request::Info),
         Just(Request::Memory),
@@ -257,6 +259,7 @@ fn request() -> impl Strategy<Value = Request> {
         any::<u8>().prop_map(|count| Request::Generate { count }),
         feed.prop_map(|tokens| Request::Feed(tokens.as_slice().try_into().unwrap())),
         profile.prop_map(|tokens| Request::Profile(tokens.as_slice().try_into().unwrap())),
+        benchmark.prop_map(|tokens| Request::Benchmark(tokens.as_slice().try_into().unwrap())),
         settings().prop_map(Request::Reset),
     ]
 }
@@ -343,6 +346,7 @@ fn messages_are_the_pinned_bytes() {
     let words = [1.0, -0.5].into_iter().collect();
     assert_eq!(request(Request::WriteState { first: 300, words }), "09ac02020000803f000000bf");
     assert_eq!(request(Request::AcceptState), "0a");
+    assert_eq!(request(Request::Benchmark([1, 300].into_iter().collect())), "0b0201ac02");
     let token = Token { token: 65, digest: Digest(1, 2), ticks: 128, read: 300 };
     assert_eq!(reply(Reply::Token(token)), "014101028001ac02");
     let memory = Memory {
@@ -364,6 +368,7 @@ fn messages_are_the_pinned_bytes() {
     let spent = Spent { section: 300, id: 68, part: Part::Columns, times: 2, ticks: 128 };
     assert_eq!(reply(Reply::Spent([spent].into_iter().collect())), "0501ac024405028001");
     assert_eq!(reply(Reply::State([1.0, -0.5].into_iter().collect())), "06020000803f000000bf");
+    assert_eq!(reply(Reply::Ticks(1 << 32)), "078080808010");
     assert_eq!(reply(Reply::Error(AgentError::StateRange { words: 300 })), "0405ac02");
     assert_eq!(reply(Reply::Error(AgentError::StateOrder { next: 300 })), "0406ac02");
     assert_eq!(reply(Reply::Error(AgentError::StateNonFinite { word: 300 })), "0407ac02");

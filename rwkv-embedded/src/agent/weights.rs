@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use rwkv_core::{
     Error, Header, Image, Model,
-    image::{self, PIECE_WORDS},
+    image::{self, Checked, PIECE_WORDS},
     poll,
     stream::{InPlace, Stream},
 };
@@ -16,33 +16,47 @@ use super::{
 use crate::stream::{Buffered, Medium, buffer_words, words_around};
 
 /// A stream that an agent runs over.
-pub trait Weights: Stream {
-    /// Checks the whole image.
-    ///
-    /// # Errors
-    /// What is wrong with it, or that it could not be read.
-    fn check(&mut self) -> Result<ImageInfo, Error>;
+pub trait Weights: Stream + Sized {
+    /// Bytes from the start of the image to the end of the medium, or of the image.
+    fn given(&self) -> u32;
 
     /// Bytes of the medium that were read so far, wrapping around.
     fn bytes_read(&self) -> u32;
+
+    /// Checks the whole image.
+    ///
+    /// # Errors
+    /// As [`image::check`].
+    fn check(&mut self) -> Result<Checked, Error> {
+        let given = self.given();
+        let found = poll::once(image::check(self, given)).unwrap_or(Err(Error::Internal));
+        if found.is_err() {
+            self.forget();
+        }
+        found
+    }
 }
 
 impl Weights for InPlace<'_> {
-    fn check(&mut self) -> Result<ImageInfo, Error> {
-        // The one function that was called at boot.
-        let image = Image::open_prefix(bytemuck::cast_slice(self.words()))?;
-        Ok(ImageInfo::of(&image))
+    fn given(&self) -> u32 {
+        bytes(self.words().len())
     }
 
     /// Reading memory is no reading of a medium.
     fn bytes_read(&self) -> u32 {
         0
     }
+
+    /// The check of an image in memory is compiled already: firmware would have it twice.
+    fn check(&mut self) -> Result<Checked, Error> {
+        let image = Image::open_prefix(bytemuck::cast_slice(self.words()))?;
+        Ok(Checked { header: *image.header(), identity: image.identity() })
+    }
 }
 
 impl<M: Medium, const VERIFY: bool> Weights for Buffered<'_, M, VERIFY> {
-    fn check(&mut self) -> Result<ImageInfo, Error> {
-        find(self).map(|(_, info)| info)
+    fn given(&self) -> u32 {
+        self.bytes()
     }
 
     fn bytes_read(&self) -> u32 {
@@ -50,17 +64,10 @@ impl<M: Medium, const VERIFY: bool> Weights for Buffered<'_, M, VERIFY> {
     }
 }
 
-/// Checks an image, and tells its header. Not inlined: its code is large, and called twice.
-#[inline(never)]
-fn find<M: Medium, const VERIFY: bool>(
-    stream: &mut Buffered<'_, M, VERIFY>,
-) -> Result<(Header, ImageInfo), Error> {
-    let given = stream.bytes();
-    let found = poll::once(image::check(stream, given)).unwrap_or(Err(Error::Internal));
-    if found.is_err() {
-        stream.forget();
-    }
-    found.map(|found| (found.header, ImageInfo::new(&found.header, found.identity)))
+/// Checks the whole image.
+pub(super) fn check<S: Weights>(stream: &mut S) -> Result<(Header, ImageInfo), Error> {
+    let Checked { header, identity } = stream.check()?;
+    Ok((header, ImageInfo::new(&header, identity)))
 }
 
 impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, VERIFY>> {
@@ -71,13 +78,14 @@ impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, V
     /// The driver waits: a medium whose reads give way to other tasks is [`Error::Internal`].
     ///
     /// What goes wrong here is told to the host when it asks.
+    #[inline(never)]
     pub fn over(board: B, medium: M, place: Range<u32>, arena: &'a mut [f32]) -> Self {
         let (first, room) = (place.start, place.end.saturating_sub(place.start));
         let words = bytemuck::cast_slice_mut(&mut *arena);
         let found = Buffered::<M, VERIFY>::new(medium, first, room, words)
             .map_err(Error::Stream)
             .and_then(|mut stream| {
-                let (header, info) = find(&mut stream)?;
+                let (header, info) = check(&mut stream)?;
                 Ok((header, info, stream.into_medium()))
             });
         match found {

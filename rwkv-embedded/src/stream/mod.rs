@@ -9,17 +9,21 @@
 //! Media that there are: [`Nor`] and [`NorAsync`] over the traits of `embedded-storage` and its
 //! asynchronous twin, and [`Sectors`] over cards and disks that are read by blocks of 512 bytes.
 //!
+//! [`Placed`] lies over either: part of the image in internal flash or RAM, the rest from there.
+//!
 //! Both streams compare the checksum of every block before it is used, unless their parameter
 //! `VERIFY` is false. Buffers are the caller's; [`buffer_words`] says how large they must be.
 
 mod ahead;
 mod buffered;
 mod media;
+mod placed;
 mod plan;
 
 pub use ahead::{Ahead, ReadAhead};
 pub use buffered::Buffered;
 pub use media::{Nor, NorAsync, SECTOR, SectorDevice, Sectors};
+pub use placed::{Placed, Range, load};
 
 use core::{future::poll_fn, task::Poll};
 

@@ -8,9 +8,11 @@ use std::{
 use clap::Args;
 use rwkv_core::{
     Image,
-    image::{HEADER_BYTES, Id, Layout, RECORD_WORDS, SECTION_BYTES, SectionKind},
+    image::{HEADER_BYTES, Layout, RECORD_WORDS, SECTION_BYTES, SectionKind},
 };
 use serde::Serialize;
+
+use crate::fit::{self, Core, Trace};
 
 #[derive(Debug, Args)]
 pub(super) struct InfoArgs {
@@ -87,25 +89,17 @@ impl Info {
                 records: Vec::new(),
             })
             .collect();
-        let (mut fixed, mut columns, mut column_bytes) = (0, 0, 0);
+        let (mut columns, mut column_bytes) = (0, 0);
         let mut at = 0;
         let mut first = true;
         image.walk(|request, found| {
             at += usize::from(request.opens_section && !first);
             first = false;
             let record = found.record;
-            let words = match (record.id, record.layout) {
-                (Id::Embedding, _) => record.tile_words(1),
-                (Id::DeepEmbed, _) => record.tile_words(1) * d.layers as usize,
-                (_, Layout::RowMajor) => found.payload.len(),
-                (_, Layout::InputMajor) => {
-                    let column = 1 + record.line_words();
-                    columns += u64::from(record.cols);
-                    column_bytes = 4 * column as u64;
-                    found.payload.len() - column * record.cols as usize
-                }
-            };
-            fixed += 4 * (RECORD_WORDS + words) as u64;
+            if record.layout == Layout::InputMajor {
+                columns += u64::from(record.cols);
+                column_bytes = 4 * (1 + record.line_words()) as u64;
+            }
             if let Some(section) = sections.get_mut(at) {
                 section.records.push(Record {
                     name: format!("{:?}", record.id),
@@ -118,6 +112,8 @@ impl Info {
             }
             Ok(())
         })?;
+        let fixed = Trace::new(&fit::Layout::of(image), &Core::M4.costs(), 0.0);
+        let fixed = 4 * fixed.words();
         let metadata = image.section(SectionKind::Metadata).unwrap_or(b"{}");
         let metadata: serde_json::Value = serde_json::from_slice(metadata).unwrap_or_default();
         Ok(Self {

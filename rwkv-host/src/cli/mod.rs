@@ -69,6 +69,10 @@ enum Command {
     Profile(crate::profile::ProfileArgs),
     /// Say whether a model fits a board, and how fast it can be at most
     Fit(crate::fit::FitArgs),
+    /// Measure how fast a device computes tokens
+    Bench(crate::bench::BenchArgs),
+    /// Choose what of an image lies in memory, where only part of it fits, and write it
+    Place(crate::fit::PlaceArgs),
 }
 
 /// Runs a command.
@@ -90,6 +94,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Validate(args) => return crate::validate::command(args),
         Command::Profile(args) => return crate::profile::command(&args),
         Command::Fit(args) => return crate::fit::command(&args),
+        Command::Bench(args) => return crate::bench::command(&args),
+        Command::Place(args) => crate::fit::place_command(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -155,9 +155,9 @@ impl QemuBoard {
             Self::Microbit => Facts {
                 name: "microbit",
                 target: "thumbv6m-none-eabi",
-                image: Medium::Memory { address: 0x0002_4000, room: 0x0001_c000 },
+                image: Medium::Memory { address: 0x0001_8800, room: 0x0002_7800 },
                 ram: 16 * KIB,
-                arena: 4 * KIB,
+                arena: 7 * KIB,
                 ..MPS2_AN386
             },
             Self::SifiveE => Facts {
@@ -227,7 +227,7 @@ mod tests {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
             let script = fs::read_to_string(script).expect(&path);
             let facts = board.facts();
-            let (_, ram) = script.split_once("RAM ").expect(&path);
+            let (_, ram) = script.split_once("\n  RAM ").expect(&path);
             assert_eq!(number(ram, "LENGTH"), facts.ram, "{path}");
             assert_eq!(number(&script, "_arena_size"), facts.arena, "{path}");
             let (Medium::Memory { address, room } | Medium::RiscvElf { address, room }) =

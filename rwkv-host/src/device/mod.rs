@@ -186,6 +186,25 @@ impl Device {
         Ok(())
     }
 
+    /// Reads `tokens` without a digest and without the sampler, which has no logits to choose from
+    /// after that. Returns the ticks that they took.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn benchmark(&mut self, tokens: &[u32]) -> Result<u64, DeviceError> {
+        const AWAITED: &str = "the end of a benchmark";
+        let mut sum = 0;
+        for tokens in tokens.chunks(MAX_FEED) {
+            let tokens = tokens.iter().copied().collect();
+            self.link.send(&Request::Benchmark(tokens), AWAITED)?;
+            match self.link.receive(AWAITED)? {
+                Reply::Ticks(ticks) => sum += ticks,
+                _ => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),
+            }
+        }
+        Ok(sum)
+    }
+
     /// The words of the device's state, in the order of `StateView::words`.
     ///
     /// # Errors

@@ -60,6 +60,17 @@ pub struct FitArgs {
     /// Bytes of stack and static variables instead of what the agent needs
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub stack: Option<u64>,
+    /// How many columns are not passed over
+    #[command(flatten)]
+    pub live: LiveArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The share of columns of sparse products that are not passed over: given, or measured.
+#[derive(Debug, Clone, Args)]
+pub struct LiveArgs {
     /// The share of columns that are not passed over, 0 to 1, instead of what the model does
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub live: Option<f64>,
@@ -69,13 +80,33 @@ pub struct FitArgs {
     /// The tokenizer
     #[command(flatten)]
     pub tokenizer: cli::TokenizerFile,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+}
+
+impl LiveArgs {
+    /// That share, of an image.
+    ///
+    /// # Errors
+    /// If the prompt is of no use, or the model cannot compute.
+    pub(super) fn share(&self, image: &Image<'_>) -> anyhow::Result<f64> {
+        if let Some(live) = self.live {
+            ensure!(
+                !self.prompt.is_given(),
+                "--live says what a prompt is there to measure; leave one of them out"
+            );
+            return Ok(live);
+        }
+        let prompt = if self.prompt.is_given() {
+            self.prompt.tokens(image, &self.tokenizer.open(image)?)?
+        } else {
+            vec![u32::from(b'\n').min(image.header().dims.vocab - 1)]
+        };
+        live_share(image, &prompt, TOKENS.max(prompt.len()))
+            .context("the model cannot compute a token on this host; give --live to go on without")
+    }
 }
 
 /// A size, with a suffix or without.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
@@ -124,6 +155,8 @@ struct OfMany<'a> {
     board: &'static str,
     chip: &'static str,
     emulated: bool,
+    /// Bytes that the agent leaves to an image; `None` if the tool cannot start it.
+    agent_room: Option<u64>,
     source: &'static str,
     #[serde(flatten)]
     fit: &'a Fit,
@@ -168,24 +201,6 @@ impl FitArgs {
             buffers: self.buffers,
         })))
     }
-
-    /// The share of columns that are not passed over.
-    fn live(&self, image: &Image<'_>) -> anyhow::Result<f64> {
-        if let Some(live) = self.live {
-            ensure!(
-                !self.prompt.is_given(),
-                "--live says what a prompt is there to measure; leave one of them out"
-            );
-            return Ok(live);
-        }
-        let prompt = if self.prompt.is_given() {
-            self.prompt.tokens(image, &self.tokenizer.open(image)?)?
-        } else {
-            vec![u32::from(b'\n').min(image.header().dims.vocab - 1)]
-        };
-        live_share(image, &prompt, TOKENS.max(prompt.len()))
-            .context("the model cannot compute a token on this host; give --live to go on without")
-    }
 }
 
 /// Runs `rwkv fit`: success if the image fits.
@@ -196,7 +211,7 @@ pub fn command(args: &FitArgs) -> anyhow::Result<ExitCode> {
     let part = args.part()?;
     let file = cli::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
-    let live = args.live(&image)?;
+    let live = args.live.share(&image)?;
     let fits = match part {
         Some(part) => show_one(args, &image, &part, live)?,
         None => show_all(args, &Layout::of(&image), live)?,
@@ -236,6 +251,7 @@ fn show_all(args: &FitArgs, layout: &Layout, live: f64) -> anyhow::Result<bool> 
                 board: board.name,
                 chip: board.part,
                 emulated: board.is_emulated(),
+                agent_room: board.agent_room(),
                 source: board.source,
                 fit,
             })

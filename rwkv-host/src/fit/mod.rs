@@ -5,13 +5,16 @@
 //! - [`Trace`] is a token over it: what is read, and the instructions in between;
 //! - [`one_buffer`] and [`two_buffers`] say how long that takes over a medium;
 //! - [`Board`] and [`Core`] are tables of what data sheets and emulators say;
-//! - [`Fit`] puts them together.
+//! - [`Fit`] puts them together;
+//! - [`Placement`] chooses what of an image lies in memory, where only part of it fits.
 
 mod assess;
 mod boards;
 mod command;
 mod costs;
 mod layout;
+mod place;
+mod place_command;
 mod report;
 mod stream;
 mod trace;
@@ -21,9 +24,11 @@ mod tests;
 
 pub use assess::{Alternative, Fit, Limit, Limits, Need, Part, Ram, Token, assess, fit};
 pub use boards::{BOARDS, Board, Place, SD_CARD, SPI_NOR};
-pub use command::{FitArgs, command};
+pub use command::{FitArgs, LiveArgs, command};
 pub use costs::{Core, Costs, Line};
 pub use layout::Layout;
+pub use place::{Placement, Range};
+pub use place_command::{PlaceArgs, command as place_command};
 pub use stream::{Medium, Time, one_buffer, two_buffers};
 pub use trace::{Known, Touch, Trace};
 

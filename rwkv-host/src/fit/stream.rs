@@ -174,7 +174,10 @@ impl Pipe<'_> {
                 while self.runs.get(run).is_some_and(|run| run.touch <= at) {
                     run += 1;
                 }
-                now = self.bring(run, now);
+                // Words may lie in a unit that came with those before them.
+                let Slot { first, len, .. } = self.slots[self.front];
+                let held = touch.word >= first && touch.word + touch.words <= first + len;
+                now = if held { now } else { self.bring(run, now) };
             }
             let work = touch.work / per_second;
             self.time.computing += work;

@@ -54,12 +54,20 @@ pub struct Trace {
 
 impl Trace {
     /// The token of a model with these records, of whose columns `live`, from 0 to 1, are not
-    /// passed over. They lie evenly.
+    /// passed over. They lie anywhere, at the same places every time.
     pub fn new(layout: &Layout, costs: &Costs, live: f64) -> Self {
         let trace = Self::default();
         let bump = Bump::default();
-        let mut tracer =
-            Tracer { layout, costs, live: live.clamp(0.0, 1.0), next: 0, bump, columns: 0, trace };
+        let mut tracer = Tracer {
+            layout,
+            costs,
+            live: live.clamp(0.0, 1.0),
+            next: 0,
+            bump,
+            columns: 0,
+            random: 1,
+            trace,
+        };
         // Nothing waits, and nothing fails.
         let _ = poll::once(model::token(layout.header.version, &mut tracer));
         tracer.trace
@@ -80,6 +88,8 @@ struct Tracer<'a> {
     bump: Bump,
     /// Columns so far.
     columns: u64,
+    /// Draws those that are not passed over.
+    random: u32,
     trace: Trace,
 }
 
@@ -189,11 +199,24 @@ impl Tracer<'_> {
         self.work(Kind::Rest, self.costs.plain + self.costs.float * len as f64);
     }
 
-    /// The next column that is not passed over is the one for which this is true.
-    fn is_live(&mut self) -> bool {
-        let before = (self.columns as f64 * self.live).floor();
-        self.columns += 1;
-        (self.columns as f64 * self.live).floor() > before
+    /// Which of the next columns are not passed over: as many as there are on average, drawn
+    /// without regard to each other.
+    fn live_columns(&mut self, count: usize) -> Vec<usize> {
+        let before = (self.columns as f64 * self.live).round();
+        self.columns += count as u64;
+        let mut wanted = ((self.columns as f64 * self.live).round() - before) as usize;
+        let mut live = Vec::with_capacity(wanted);
+        for column in 0..count {
+            // Knuth's selection sampling.
+            self.random ^= self.random << 13;
+            self.random ^= self.random >> 17;
+            self.random ^= self.random << 5;
+            if (self.random as usize) % (count - column) < wanted {
+                live.push(column);
+                wanted -= 1;
+            }
+        }
+        live
     }
 
     fn token(&self) -> usize {
@@ -288,12 +311,10 @@ impl Executor for Tracer<'_> {
         let words = 1 + record.line_words();
         // The first column is known when the input is.
         let mut known = Known::Asked;
-        for column in 0..record.cols as usize {
-            if self.is_live() {
-                self.touch(first + column * words, words, known);
-                self.work(Kind::Product, costs.live_column(&record));
-                known = Known::Told;
-            }
+        for column in self.live_columns(record.cols as usize) {
+            self.touch(first + column * words, words, known);
+            self.work(Kind::Product, costs.live_column(&record));
+            known = Known::Told;
         }
         if integers {
             let mut at = first + record.cols as usize * words;

@@ -1,6 +1,6 @@
 //! The RWKV agent on QEMU's `microbit`, an nRF51822 with a Cortex-M0.
 //!
-//! The host speaks over the UART and loads the image at 0x0002_4000; log frames go to
+//! The host speaks over the UART and loads the image at 0x0001_8800; log frames go to
 //! semihosting. See the README for the command.
 
 #![no_std]

@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 
-use board_support::Machine;
+use board_support::{Machine, Tick};
 use riscv_rt::entry;
 
 mod uart;
@@ -18,7 +18,7 @@ struct SifiveE;
 impl Machine for SifiveE {
     const NAME: &'static str = "sifive_e";
     const CORE: &'static str = "RV32IMAC";
-    const INSTRUCTIONS_PER_TICK: u32 = 1;
+    const TICK: Tick = Tick::Instructions(1);
     type Uart = Uart;
 
     unsafe fn start() -> (Self, Uart) {

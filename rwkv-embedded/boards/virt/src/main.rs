@@ -8,7 +8,7 @@
 
 use core::num::NonZeroUsize;
 
-use board_support::Machine;
+use board_support::{Machine, Tick};
 use embedded_io::Write;
 use riscv_rt::entry;
 use uart_16550::{Config, Uart16550, backend::MmioBackend};
@@ -22,7 +22,7 @@ struct Virt;
 impl Machine for Virt {
     const NAME: &'static str = "virt";
     const CORE: &'static str = "RV32IMAFC";
-    const INSTRUCTIONS_PER_TICK: u32 = 1;
+    const TICK: Tick = Tick::Instructions(1);
     type Uart = Uart16550<MmioBackend>;
 
     unsafe fn start() -> (Self, Self::Uart) {

@@ -1,0 +1,156 @@
+//! Generates tokens in an embassy executor beside a task that blinks, on QEMU's `mps2-an386`.
+//!
+//! An image at 0x0008_0000 continues a prompt, twice: with weights in place, where all other tasks
+//! wait for a token, and through [`GivingWay`], where they wait for a block of weights. The UART says
+//! what was written, the digest of state and logits, and how long the light had to wait.
+
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use board_support::{
+    cmsdk::{Timer, Uart},
+    memory,
+};
+use cortex_m::peripheral::syst::SystClkSource;
+use cortex_m_rt::exception;
+use embassy_executor::Spawner;
+use embassy_futures::yield_now;
+use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, signal::Signal};
+use embedded_io::Write;
+use rwkv_core::{
+    Digest, Error, Image, Model, StateView,
+    sampler::{Sampler, SamplerConfig},
+    stream::{InPlace, Stream},
+};
+use rwkv_embedded::stream::GivingWay;
+use static_cell::StaticCell;
+
+const PROMPT: &str = "X:1\nT:";
+/// Tokens to write.
+const COUNT: u32 = 200;
+const SAMPLER: SamplerConfig =
+    SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 3, ..SamplerConfig::GREEDY };
+
+const TIMER: usize = 0x4000_0000;
+const UART: usize = 0x4000_4000;
+/// Instructions per tick of TIMER and of SysTick, which both run at 25 MHz.
+const INSTRUCTIONS_PER_TICK: u32 = 40;
+/// Ticks between two toggles of the light: 10,000 instructions.
+const PERIOD: u32 = 250;
+/// A block of weights takes less than this part of a token.
+const PART: u32 = 8;
+
+/// It is time to toggle the light.
+static DUE: Signal<CriticalSectionRawMutex, ()> = Signal::new();
+/// How often the light was toggled.
+static TOGGLES: AtomicU32 = AtomicU32::new(0);
+/// When it was toggled last, in ticks, and the longest time between two toggles.
+static LAST: AtomicU32 = AtomicU32::new(0);
+static LONGEST: AtomicU32 = AtomicU32::new(0);
+static CLOCK: StaticCell<Timer> = StaticCell::new();
+
+#[exception]
+fn SysTick() {
+    DUE.signal(());
+}
+
+#[embassy_executor::task]
+async fn blink(clock: &'static Timer) {
+    loop {
+        DUE.wait().await;
+        TOGGLES.fetch_add(1, Relaxed);
+        let now = clock.now();
+        LONGEST.fetch_max(now.wrapping_sub(LAST.swap(now, Relaxed)), Relaxed);
+    }
+}
+
+/// What a run computed, and what it cost.
+struct Run {
+    digest: Digest,
+    /// Ticks of its shortest token.
+    token: u32,
+    /// Ticks between two toggles, at most.
+    gap: u32,
+    /// Toggles.
+    toggles: u32,
+}
+
+/// Continues the prompt and says what comes.
+async fn generate(
+    image: &Image<'_>,
+    stream: impl Stream,
+    arena: &mut [f32],
+    clock: &Timer,
+    uart: &mut Uart,
+) -> Result<Run, Error> {
+    let header = image.header();
+    let (needed, given) = (header.state_words(), arena.len() as u32);
+    let small = Error::StateSize { needed: needed as u32, given };
+    let (words, rest) = arena.split_at_mut_checked(needed).ok_or(small)?;
+    let mut ready = false;
+    let mut state = StateView::over(header, words, &mut ready)?;
+    let mut model = Model::new(*header, stream, rest)?;
+    let mut sampler = defmt::unwrap!(Sampler::new(SAMPLER));
+    let mut run = Run { digest: Digest::default(), token: u32::MAX, gap: 0, toggles: 0 };
+    LAST.store(clock.now(), Relaxed);
+    LONGEST.store(0, Relaxed);
+    let toggles = TOGGLES.load(Relaxed);
+
+    model.reset_async(state.reborrow()).await?;
+    sampler.begin();
+    let prompt = PROMPT.bytes().map(u32::from);
+    model.prefill_async(state.reborrow(), prompt, (&mut sampler, &mut run.digest)).await?;
+    let Ok(()) = uart.write_all(PROMPT.as_bytes());
+    for _ in 0..COUNT {
+        let token = defmt::unwrap!(sampler.finish());
+        // The vocabulary is that of bytes.
+        let Ok(()) = uart.write_all(&[token as u8]);
+        run.digest = Digest::default();
+        sampler.begin();
+        let start = clock.now();
+        model.step_async(state.reborrow(), token, (&mut sampler, &mut run.digest)).await?;
+        run.token = run.token.min(clock.now().wrapping_sub(start));
+        yield_now().await;
+    }
+    run.digest = Digest::token(header, &state, run.digest)?;
+    run.gap = LONGEST.load(Relaxed);
+    run.toggles = TOGGLES.load(Relaxed).wrapping_sub(toggles);
+    let Digest(low, high) = run.digest;
+    defmt::unwrap!(writeln!(uart, "\ndigest {low:08x}{high:08x}").ok());
+    Ok(run)
+}
+
+#[embassy_executor::main]
+async fn main(spawner: Spawner) {
+    defmt::unwrap!(rwkv_embedded::selftest::floats());
+    // SAFETY: this is the first function, it runs once, and these are the board's addresses.
+    let (arena, clock, mut uart, core) = unsafe {
+        let core = cortex_m::Peripherals::steal();
+        (memory::arena(), CLOCK.init(Timer::new(TIMER)), Uart::new(UART), core)
+    };
+    let mut ticks = core.SYST;
+    ticks.set_clock_source(SystClkSource::Core);
+    ticks.set_reload(PERIOD - 1);
+    ticks.clear_current();
+    ticks.enable_interrupt();
+    ticks.enable_counter();
+    spawner.spawn(defmt::unwrap!(blink(clock)));
+
+    let image = defmt::unwrap!(Image::open_prefix(memory::image()));
+    let stream = InPlace::new(image.words());
+    let plain = generate(&image, stream.clone(), arena, clock, &mut uart).await;
+    let giving = generate(&image, GivingWay(stream), arena, clock, &mut uart).await;
+    let (plain, giving) = (defmt::unwrap!(plain), defmt::unwrap!(giving));
+    for (name, run) in [("in place", &plain), ("giving way", &giving)] {
+        let [gap, token] = [run.gap, run.token].map(|ticks| ticks * INSTRUCTIONS_PER_TICK);
+        let toggles = run.toggles;
+        let line = format_args!("{name}: {toggles} toggles, at most {gap} instructions apart");
+        defmt::unwrap!(writeln!(uart, "{line}; a token takes {token}").ok());
+    }
+    defmt::assert!(plain.digest == giving.digest, "giving way changes the bits");
+    defmt::assert!(plain.gap >= plain.token, "the measure does not see that a token blocks");
+    defmt::assert!(giving.gap * PART < giving.token, "a block keeps others waiting for too long");
+    semihosting::process::exit(0)
+}

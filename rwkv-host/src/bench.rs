@@ -1,0 +1,167 @@
+//! `rwkv bench`: how fast a device computes, without the cost of proof.
+
+use std::{fmt, io::Write, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::ensure;
+use rwkv_core::Image;
+use rwkv_embedded::agent::protocol::{Info, SamplerSettings, Tick};
+use serde::Serialize;
+
+use crate::{
+    cli,
+    device::{Device, DeviceSpec, Options},
+    validate::{Host, Reference},
+};
+
+/// Measure how fast a device computes tokens
+#[derive(Debug, Clone, clap::Args)]
+pub struct BenchArgs {
+    /// The image
+    pub image: PathBuf,
+    /// The device: sim, or an emulated board such as qemu:mps2-an386
+    #[arg(long, value_name = "DEVICE", default_value = "sim")]
+    pub device: DeviceSpec,
+    /// The prompt, which is read before the clock runs
+    #[command(flatten)]
+    pub prompt: cli::Prompt,
+    /// The tokenizer
+    #[command(flatten)]
+    pub tokenizer: cli::TokenizerFile,
+    /// Tokens to measure: those that the host continues the prompt with
+    #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
+    pub tokens: u32,
+    /// How they are chosen
+    #[command(flatten)]
+    pub sampling: cli::Sampling,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Firmware of an emulated board; without it, the project's is built
+    #[arg(long, value_name = "ELF")]
+    pub firmware: Option<PathBuf>,
+    /// Seconds that the device may be silent
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub timeout: u64,
+}
+
+/// What a device took for some tokens.
+#[derive(Debug, Clone, Serialize)]
+pub struct Speed {
+    /// Who the device is and what it runs.
+    pub info: Info,
+    /// Tokens that were read before.
+    pub prompt: usize,
+    /// Tokens that were measured.
+    pub tokens: usize,
+    /// What the device counted in all of them.
+    pub ticks: u64,
+    /// What is counted.
+    pub unit: &'static str,
+    /// How many of these a token took.
+    pub per_token: f64,
+    /// Where the unit is time.
+    pub tokens_per_second: Option<f64>,
+}
+
+impl Speed {
+    fn new(info: &Info, prompt: usize, tokens: usize, ticks: u64) -> Self {
+        let (unit, each) = match info.tick {
+            Tick::Instructions(each) => ("instructions", each),
+            Tick::SimulatedCycles(each) => ("simulated cycles", each),
+            Tick::Nanoseconds(each) => ("nanoseconds", each),
+        };
+        let per_token = ticks as f64 * f64::from(each) / tokens.max(1) as f64;
+        let is_time = matches!(info.tick, Tick::Nanoseconds(_)) && ticks > 0;
+        let tokens_per_second = is_time.then(|| 1e9 / per_token);
+        let info = info.clone();
+        Self { info, prompt, tokens, ticks, unit, per_token, tokens_per_second }
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { info, prompt, tokens, unit, per_token, .. } = self;
+        writeln!(f, "{} ({}), {tokens} tokens after {prompt}", info.board, info.core)?;
+        match self.tokens_per_second {
+            Some(speed) => writeln!(f, "{speed:.1} tokens/s, {:.3} ms per token", per_token / 1e6),
+            None => {
+                let counted = cli::Grouped(per_token.round() as u64);
+                writeln!(f, "{counted} {unit} per token, which is no time")
+            }
+        }
+    }
+}
+
+/// Has `device` read `prompt`, and what the host continues it with, and measures the latter.
+///
+/// # Errors
+/// If the host cannot continue the prompt, or the device cannot be used.
+pub fn bench(
+    device: &mut Device,
+    image: &Image<'_>,
+    sampler: SamplerSettings,
+    prompt: &[u32],
+    count: u32,
+) -> anyhow::Result<Speed> {
+    let mut host = Host::parallel(image, sampler.clone())?;
+    host.feed(prompt)?;
+    let mut tokens = Vec::new();
+    for _ in 0..count {
+        let token = host.choose()?;
+        host.feed(&[token])?;
+        tokens.push(token);
+    }
+    device.reset(sampler)?;
+    device.feed(prompt, |_| {})?;
+    let ticks = device.benchmark(&tokens)?;
+    Ok(Speed::new(device.info(), prompt.len(), tokens.len(), ticks))
+}
+
+/// Runs `rwkv bench`.
+///
+/// # Errors
+/// Whatever leaves no figure.
+pub fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    ensure!(args.tokens > 0, "nothing to measure: give -n at least 1");
+    let file = cli::read_image(&args.image)?;
+    let image = file.open_named(&args.image)?;
+    let tokenizer = args.tokenizer.open(&image)?;
+    let prompt = args.prompt.tokens(&image, &tokenizer)?;
+    let sampler = args.sampling.settings(&image, &tokenizer)?;
+    let timeout = Duration::from_secs(args.timeout.max(1));
+    let options = Options { timeout, firmware: args.firmware.clone(), flip: None };
+    let mut device = Device::open(args.device, &image, &options)?;
+    let speed = bench(&mut device, &image, sampler, &prompt, args.tokens)?;
+    // The figure stands, however the device ends.
+    let _ = device.halt();
+    if args.json {
+        let json = serde_json::to_string_pretty(&speed)?;
+        cli::show(|out| writeln!(out, "{json}"))?;
+    } else {
+        cli::show(|out| write!(out, "{speed}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn speed(tick: Tick, ticks: u64) -> Speed {
+        let image = Err(rwkv_core::Error::Internal);
+        let [board, core] = ["b", "c"].map(|name| name.try_into().expect("it is short"));
+        Speed::new(&Info { protocol: 4, board, core, tick, image }, 3, 4, ticks)
+    }
+
+    #[test]
+    fn only_time_gives_a_speed() {
+        let timed = speed(Tick::Nanoseconds(1000), 4 << 32);
+        assert_eq!(timed.per_token, 1000.0 * f64::from(2.0_f32.powi(32)));
+        assert!(
+            speed(Tick::Nanoseconds(250), 8000).to_string().contains("2000.0 tokens/s, 0.500 ms")
+        );
+        let counted = speed(Tick::Instructions(40), 100_000);
+        assert_eq!((counted.per_token, counted.tokens_per_second), (1e6, None));
+        assert!(counted.to_string().contains("1,000,000 instructions per token, which is no time"));
+    }
+}

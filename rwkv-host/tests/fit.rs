@@ -1,0 +1,130 @@
+//! `rwkv fit` as a program.
+
+mod tool;
+
+use serde_json::Value;
+use tool::{command, folder, rwkv};
+
+/// The exit code and what was printed.
+fn fit(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {
+    let output = command(&[&["fit", "x"], args].concat(), dir).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_exit_code_says_whether_it_fits() {
+    let dir = folder();
+    let (code, text) = fit(dir.path(), &["--board", "netduinoplus2"]);
+    assert_eq!(code, Some(0), "{text}");
+    for part in ["image in place", "tokens per second at most", "netduinoplus2: fits"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (code, text) = fit(dir.path(), &["--board", "microbit"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("bytes of flash short") && text.contains("bytes of RAM"), "{text}");
+    assert!(text.contains("No format and no medium makes it fit"), "{text}");
+
+    // 497,824 bytes of image and 84,652 of firmware.
+    let (code, text) = fit(dir.path(), &["--flash", "400K", "--ram", "32K"]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in ["What fits:", "int4 ", "SPI NOR", "SD card"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let streamed = ["--flash", "128k", "--ram", "32K", "--external", "1M", "--mbps", "6"];
+    let (code, text) = fit(dir.path(), &[&streamed[..], &["--mips", "80"]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("what binds is reading"), "{text}");
+}
+
+#[test]
+fn a_table_has_every_board() {
+    let dir = folder();
+    let (code, text) = fit(dir.path(), &["--live", "0.25"]);
+    assert_eq!(code, Some(0), "{text}");
+    for board in rwkv_host::fit::BOARDS {
+        let line = text.lines().find(|line| line.starts_with(board.name)).unwrap();
+        assert_eq!(line.contains("built only"), !board.is_emulated(), "{line}");
+    }
+    let (_, json) = fit(dir.path(), &["--live", "0.25", "--json"]);
+    let rows: Vec<Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(rows.len(), rwkv_host::fit::BOARDS.len());
+    for row in &rows {
+        let ram = &row["ram"];
+        let sum: u64 = ["state", "scratch", "buffers", "stack", "program"]
+            .iter()
+            .map(|part| ram[part].as_u64().unwrap())
+            .sum();
+        assert_eq!(ram["needed"], sum);
+        assert!(row["source"].as_str().is_some_and(|source| !source.is_empty()));
+    }
+}
+
+/// What `rwkv info` counts is what `rwkv fit` counts.
+#[test]
+fn bytes_are_those_of_info() {
+    let dir = folder();
+    let info: Value =
+        serde_json::from_str(&rwkv(dir.path(), &["info", "x", "--json"]).unwrap()).unwrap();
+    let board = ["--board", "mps2-an386", "--json", "--live"];
+    for (live, field) in [("0", "fixed_bytes_per_token"), ("1", "max_bytes_per_token")] {
+        let (_, json) = fit(dir.path(), &[&board[..], &[live]].concat());
+        let one: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(one["token"]["bytes"], info[field], "{live}");
+        assert_eq!(one["image_bytes"], info["image_bytes"]);
+        assert!(one["alternatives"].as_array().is_some_and(|others| !others.is_empty()));
+    }
+}
+
+/// What is written lies in the image where the tables say.
+#[test]
+fn a_placement_is_written_with_its_tables() {
+    let dir = folder();
+    let place = ["place", "x", "--flash", "100K", "--ram", "8K", "--live", "0.2", "-o", "out"];
+    let text = rwkv(dir.path(), &place).unwrap();
+    assert!(text.contains("bytes in flash") && text.contains("from the medium"), "{text}");
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    let image = read("x");
+    let table = String::from_utf8(read("out/placement.rs")).unwrap();
+    let header = String::from_utf8(read("out/placement.h")).unwrap();
+    let (mut memory, mut seen) = ("", [0; 2]);
+    for line in table.lines() {
+        if line.contains("const FLASH: [Range") {
+            memory = "flash";
+        } else if line.contains("const RAM: [Range") {
+            memory = "ram";
+        }
+        let Some(range) = line.trim().strip_prefix("Range { first: ") else { continue };
+        let numbers = range.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
+        let numbers: Vec<usize> = numbers.map(|number| number.parse().unwrap()).collect();
+        let [first, words, at] = numbers[..] else { panic!("{line}") };
+        let content = read(&format!("out/{memory}.bin"));
+        assert_eq!(content[4 * at..4 * (at + words)], image[4 * first..4 * (first + words)]);
+        assert!(header.contains(&format!("{{{first}u, {words}u, {at}u}}")), "{header}");
+        seen[usize::from(memory == "ram")] += 4 * words;
+    }
+    let flash = 100 * 1024;
+    assert!(
+        (flash - 4096..=flash).contains(&seen[0]) && (4096..=8192).contains(&seen[1]),
+        "{seen:?}"
+    );
+    let error = rwkv(dir.path(), &["place", "x"]).unwrap_err();
+    assert!(error.contains("give --flash or --ram"), "{error}");
+}
+
+#[test]
+fn errors_name_the_next_step() {
+    let dir = folder();
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["--board", "toaster"], &["there is no board `toaster`", "microbit", "rp2040"]),
+        (&["--flash", "12Q", "--ram", "1K"], &["256K"]),
+        (&["--flash", "1M"], &["--ram"]),
+        (&["--board", "microbit", "--flash", "1M", "--ram", "1K"], &["cannot be used with"]),
+        (&["--live", "2"], &["from 0 to 1"]),
+        (&["--live", "0.5", "--prompt", "a"], &["leave one of them out"]),
+    ];
+    for (args, told) in cases {
+        let error = rwkv(dir.path(), &[&["fit", "x"], args].concat()).unwrap_err();
+        assert!(told.iter().all(|part| error.contains(part)), "{args:?}: {error}");
+    }
+}
