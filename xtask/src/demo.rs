@@ -1,23 +1,35 @@
 //! `cargo xtask demo`.
 
-use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use anyhow::Context;
 use clap::Parser;
 
 use crate::{job, root, setup};
 
-/// The models that ship.
+/// The models that ship and are measured everywhere; `tunes-16k`, for boards with 16 KB of RAM, is
+/// not among them.
 pub(crate) const MODELS: [&str; 2] = ["tunes-v4", "tunes-v7"];
 /// The board that the demo runs it on.
 pub(crate) const BOARD: &str = "mps2-an386";
 
-/// Let the emulated Cortex-M4 write a tune, and prove every bit of it
+/// Let an emulated board write a tune, and prove every bit of it
 #[derive(Debug, Parser)]
 pub(crate) struct Demo {
     /// A folder of models/
     #[arg(long, default_value = MODELS[0])]
     model: String,
+    /// An emulated board, such as microbit for the model tunes-16k in int4
+    #[arg(long, default_value = BOARD)]
+    board: String,
+    /// How the weights are stored: f32, f16, int8 or int4
+    #[arg(long, default_value = "int8")]
+    weights: String,
     /// Tokens to write
     #[arg(short = 'n', default_value_t = 400)]
     count: usize,
@@ -30,14 +42,14 @@ impl Demo {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         setup::rust()?;
         let device = if setup::QEMU_ARM.is_there() {
-            format!("qemu:{BOARD}")
+            format!("qemu:{}", self.board)
         } else {
             eprintln!(
                 "going on with the simulated device, which runs the same agent in this process"
             );
             "sim".to_owned()
         };
-        let image = image(&self.model, "int8", &["--weights", "int8"])?;
+        let image = image(&self.model, &self.weights, &["--weights", &self.weights])?;
         let prompt = root().join("models").join(&self.model).join("prompt.txt");
         eprintln!("{} on {device}:\n", self.model);
         let mut validate = rwkv()?;
@@ -66,6 +78,9 @@ pub(crate) fn rwkv() -> anyhow::Result<Command> {
 
 /// The image of a shipped model, made anew with options of `rwkv convert` that have a name.
 pub(crate) fn image(model: &str, name: &str, options: &[&str]) -> anyhow::Result<PathBuf> {
+    // Steps of the tests run side by side, and may want the same one.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let checkpoint = root().join("models").join(model).join(format!("{model}.safetensors"));
     let dir = root().join("target/demo");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;

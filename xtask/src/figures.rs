@@ -54,16 +54,17 @@ fn boards() -> anyhow::Result<Vec<Board>> {
 enum Model {
     /// A folder of models/.
     Shipped(&'static str),
-    /// A random one of two layers of width 24.
-    Random(Synthetic),
+    /// A random one of two layers of width 24, where none of these fits.
+    Random(Synthetic, &'static [&'static str]),
 }
 
-/// The models of the table. Random ones are for boards that are too small for every other.
-const MODELS: [Model; 4] = [
+/// The models of the table.
+const MODELS: [Model; 5] = [
+    Model::Shipped("tunes-16k"),
     Model::Shipped("tunes-v4"),
     Model::Shipped("tunes-v7"),
-    Model::Random(Synthetic { version: "4", tiny: true }),
-    Model::Random(Synthetic { version: "7", tiny: true }),
+    Model::Random(Synthetic { version: "4", tiny: true }, &["tunes-16k", "tunes-v4"]),
+    Model::Random(Synthetic { version: "7", tiny: true }, &["tunes-v7"]),
 ];
 
 const WEIGHTS: [&str; 2] = ["int8", "int4"];
@@ -77,7 +78,7 @@ impl Model {
     fn name(self) -> String {
         match self {
             Self::Shipped(name) => name.to_owned(),
-            Self::Random(model) => format!("random {}", model.name()),
+            Self::Random(model, _) => format!("random {}", model.name()),
         }
     }
 
@@ -93,7 +94,7 @@ impl Model {
         let name = format!("{weights}{suffix}");
         match self {
             Self::Shipped(model) => image(model, &name, &options),
-            Self::Random(model) => model.image(&name, &options),
+            Self::Random(model, _) => model.image(&name, &options),
         }
     }
 
@@ -104,7 +105,7 @@ impl Model {
                 let prompt = root().join("models").join(model).join("prompt.txt");
                 vec!["--prompt-file".to_owned(), prompt.display().to_string()]
             }
-            Self::Random(_) => Vec::new(),
+            Self::Random(..) => Vec::new(),
         }
     }
 }
@@ -128,12 +129,14 @@ impl Figures {
         Ok(())
     }
 
-    /// The rows of a board; random models where no other fits.
+    /// The rows of a board.
     fn rows(&self, board: &Board) -> anyhow::Result<String> {
         let Board { name: place, core, .. } = board;
-        let (mut rows, mut fitted) = (String::new(), false);
+        let (mut rows, mut fitted) = (String::new(), Vec::new());
         for model in MODELS {
-            if fitted && matches!(model, Model::Random(_)) {
+            if let Model::Random(_, others) = model
+                && others.iter().any(|name| fitted.iter().any(|fitted| fitted == name))
+            {
                 continue;
             }
             // What does not fit is said once for formats that fail in the same way.
@@ -142,11 +145,11 @@ impl Figures {
                 let image = model.image(weights, core)?;
                 match self.measure(board, model, &image)? {
                     Measured::Row(cells) => {
-                        fitted = true;
                         let name = model.name();
                         rows.push_str(&format!(
                             "| {place} | {core} | {name} | {weights} | {cells} |\n"
                         ));
+                        fitted.push(name);
                     }
                     Measured::Refused(why) => refused.entry(why).or_default().push(weights),
                 }
