@@ -1,5 +1,7 @@
 //! Every emulated board against the host, over 64 tokens: a test for each.
 
+use std::fs;
+
 use rwkv_core::{Digest, Image, Model, sampler::SamplerConfig};
 use rwkv_embedded::{
     agent::protocol::{Memory, Reply, Request, Token},
@@ -17,11 +19,20 @@ use rwkv_tests::{
     image_with,
     medium::{Clock, SimFlash, token_bytes},
     random::{self, Container},
-    text,
+    shipped, text,
 };
 
 /// Tokens that are read, and as many that the board writes.
 const TOKENS: usize = 32;
+
+/// How the tokens are chosen that a board writes.
+const WARM: SamplerConfig = SamplerConfig {
+    temperature: 0.8,
+    top_k: 40,
+    top_p: 0.95,
+    seed: 5,
+    ..SamplerConfig::GREEDY
+};
 
 /// Bytes of RAM that the stack must leave alone: a compiler may need more tomorrow.
 const HEADROOM: u32 = 1024;
@@ -148,6 +159,30 @@ fn tells_of_no_image(board: QemuBoard) {
     assert!(log.0.contains("no image"), "{}: {log}", board.name());
 }
 
+/// A trained model, its state, the agent and its stack in 16 KB of RAM and 256 KB of flash.
+#[test]
+fn a_board_with_16_kb_writes_a_tune() {
+    let board = QemuBoard::Microbit;
+    if !can_run(board) {
+        return;
+    }
+    let checkpoint = shipped("tunes-16k");
+    let prompt = fs::read(checkpoint.with_file_name("prompt.txt")).expect("its prompt");
+    let prompt: Vec<u32> = prompt.into_iter().map(u32::from).collect();
+    let file = image_with(&checkpoint, &Conversion::new(Weights::Int4));
+    let image = file.open().expect("it opens");
+    let mut device = Device::open(DeviceSpec::Qemu(board), &image, &Options::default())
+        .expect("the board starts");
+    let mut host = Host::parallel(&image, WARM).expect("the host starts");
+    let verdict = validate(&mut device, &mut host, WARM, &prompt, 2 * TOKENS, |_| {})
+        .expect("there is a verdict");
+    let written: String = verdict.generated.iter().map(|token| char::from(*token as u8)).collect();
+    println!("{verdict}\n{written}\n");
+    assert!(verdict.is_equal(), "{verdict}");
+    assert!(written.contains('|'), "no bar in {written}");
+    has_room(board, verdict.memory.expect("the board tells its memory"));
+}
+
 /// The stack of the agent keeps away from the arena.
 fn has_room(board: QemuBoard, memory: Memory) {
     let stack = memory.stack.expect("the board measures its stack");
@@ -180,17 +215,10 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
             let file = image_with(checkpoint.path(), &Conversion::new(weights));
             let image = file.open().expect("it opens");
             let mut device = Device::open(spec, &image, &Options::default())?;
-            let warm = SamplerConfig {
-                temperature: 0.8,
-                top_k: 40,
-                top_p: 0.95,
-                seed: 5,
-                ..SamplerConfig::GREEDY
-            };
-            let mut host = Host::parallel(&image, warm).expect("the host starts");
+            let mut host = Host::parallel(&image, WARM).expect("the host starts");
             let mut tokens = Vec::new();
             let progress = |token: &Token| tokens.push(*token);
-            let verdict = validate(&mut device, &mut host, warm, &prompt, TOKENS, progress)
+            let verdict = validate(&mut device, &mut host, WARM, &prompt, TOKENS, progress)
                 .expect("there is a verdict");
             println!("{spec}, version {version}, {weights:?}\n{verdict}\n");
             assert!(verdict.is_equal(), "{spec}, {version}, {weights:?}: {verdict}");

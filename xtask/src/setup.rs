@@ -1,6 +1,9 @@
 //! What the jobs need beside cargo: Rust targets and emulators.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
 
 use anyhow::Context;
 
@@ -43,6 +46,8 @@ pub(crate) const NODE: Tool = program("node", "nodejs");
 const NPM: Tool = program("npm", "npm");
 /// The compiler of libFuzzer.
 pub(crate) const COMPILER: Tool = program("g++", "g++");
+/// What runs the makefile of the firmware in C.
+pub(crate) const MAKE: Tool = program("make", "make");
 /// The compiler of firmware in C.
 pub(crate) const ARM_GCC: Tool = program("arm-none-eabi-gcc", "gcc-arm-none-eabi");
 /// Its C library. The preprocessor finds the specs, or nothing works.
@@ -51,6 +56,9 @@ pub(crate) const NEWLIB: Tool = Tool {
     args: &["--specs=nano.specs", "-E", "-include", "stdio.h", "-xc", "/dev/null"],
     package: "libnewlib-arm-none-eabi",
 };
+
+/// What the tests need beside the emulators.
+pub(crate) const COMPILERS: [Tool; 4] = [ARM_GCC, NEWLIB, MAKE, COMPILER];
 
 /// Every emulator.
 pub(crate) const EMULATORS: [Tool; 4] = [QEMU_ARM, QEMU_RISCV, QEMU_AARCH64, NODE];
@@ -90,12 +98,17 @@ impl Tool {
         let install = ["install", "-y", "--no-install-recommends", package];
         if is_root() && works("apt-get", &["--version"]) {
             eprintln!("setting up: apt-get {}", install.join(" "));
+            static UPDATED: OnceLock<()> = OnceLock::new();
             let apt = |args: &[&str]| {
                 let mut command = Command::new("apt-get");
                 command.args(args).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
                 job::run(&mut command)
             };
-            match apt(&["update", "-q"]).and_then(|()| apt(&install)) {
+            let update = || match UPDATED.get() {
+                Some(()) => Ok(()),
+                None => apt(&["update", "-q"]).map(|()| UPDATED.get_or_init(|| ())).map(|_| ()),
+            };
+            match update().and_then(|()| apt(&install)) {
                 Ok(()) if works(program, args) => return true,
                 Ok(()) => {}
                 Err(error) => eprintln!("{error:#}"),

@@ -3,7 +3,11 @@
 //! Steps that build in the root workspace and steps that build elsewhere run side by side: much of
 //! what compilers and emulators do takes a single core.
 
-use std::{sync::Mutex, thread, time::Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Instant,
+};
 
 use crate::{
     bench::Bench,
@@ -136,13 +140,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// What the other steps need.
 fn tools() -> Vec<Step> {
-    let emulator = |emulator: setup::Tool| {
-        step(format!("{} is there", emulator.program), move || {
-            anyhow::ensure!(emulator.is_there(), "its cores cannot be tested without it");
+    let there = |tool: setup::Tool| {
+        step(format!("{} is there", tool.package), move || {
+            anyhow::ensure!(tool.is_there(), "not everything can be tested without it");
             Ok(())
         })
     };
-    let mut steps: Vec<Step> = setup::EMULATORS.into_iter().map(emulator).collect();
+    let tools = setup::EMULATORS.into_iter().chain(setup::COMPILERS);
+    let mut steps: Vec<Step> = tools.map(there).collect();
     steps.push(step("rp2040js is there", setup::rp2040js));
     steps
 }
@@ -224,7 +229,7 @@ fn no_allocator(board: &str, target: &str) -> anyhow::Result<()> {
 /// The core has a floating-point unit: nothing may compute floats without it, nor in binary64,
 /// which it has not.
 fn no_soft_floats(board: &str, target: &str) -> anyhow::Result<()> {
-    const ARITHMETIC: [&str; 13] = [
+    const ARITHMETIC: [&str; 18] = [
         "__aeabi_f",
         "__aeabi_d",
         "__aeabi_i2",
@@ -232,10 +237,15 @@ fn no_soft_floats(board: &str, target: &str) -> anyhow::Result<()> {
         "__aeabi_l2",
         "__aeabi_ul2",
         "__addsf3",
+        "__subsf3",
         "__mulsf3",
         "__divsf3",
         "__adddf3",
+        "__subdf3",
         "__muldf3",
+        "__divdf3",
+        "__extendsfdf2",
+        "__truncdfsf2",
         "__float",
         "__fix",
     ];
@@ -259,16 +269,16 @@ fn no_rom_floats() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No symbol of a board's firmware starts like one of these.
+/// No symbol of a board's firmware, mangled or not, has one of these in its name.
 fn links_none(board: &str, target: &str, symbols: &[&str]) -> anyhow::Result<()> {
     let name = board.rsplit('/').next().unwrap_or(board);
     let elf = format!("rwkv-embedded/boards/target/{target}/release/{name}");
     let bytes = std::fs::read(crate::root().join(&elf)).with_context(|| elf.clone())?;
-    for symbol in symbols {
-        let found = bytes.windows(symbol.len()).any(|window| window == symbol.as_bytes());
-        anyhow::ensure!(!found, "{elf} links {symbol}");
-    }
-    Ok(())
+    let file = object::File::parse(&*bytes).with_context(|| elf.clone())?;
+    let names = || file.symbols().filter_map(|symbol| symbol.name().ok());
+    anyhow::ensure!(names().any(|name| name.contains("rwkv_core")), "{elf} has no symbols");
+    let found = names().find(|name| symbols.iter().any(|symbol| name.contains(symbol)));
+    found.map_or(Ok(()), |name| Err(anyhow::anyhow!("{elf} links {name}")))
 }
 
 /// How the steps ended.
@@ -288,7 +298,7 @@ impl Tally {
             let start = Instant::now();
             let result = run();
             let seconds = start.elapsed().as_secs_f64();
-            let Ok(mut ends) = self.0.lock() else { return };
+            let mut ends = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
                 Ok(()) => {
                     println!("   ok, {seconds:.0} s: {name}");
@@ -311,7 +321,7 @@ impl Tally {
     }
 
     fn end(self) -> anyhow::Result<()> {
-        let Ends { passed, failed } = self.0.into_inner().unwrap_or_else(|held| held.into_inner());
+        let Ends { passed, failed } = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         for name in &failed {
             println!("failed: {name}");
         }

@@ -14,7 +14,7 @@ use super::{
     process::{Files, Process},
 };
 
-const NAME: &str = "rp2040";
+pub(super) const NAME: &str = "rp2040";
 const TARGET: &str = "thumbv6m-none-eabi";
 const NODE: Emulator = Emulator { program: "node", package: "nodejs" };
 
@@ -28,9 +28,12 @@ const SIZE: usize = 0x0020_0000;
 /// Where in the flash the image lies.
 const IMAGE: usize = 0x0008_0000;
 
+/// Bytes of the largest image.
+pub(super) const ROOM: usize = SIZE - IMAGE;
+
 /// Starts the firmware with an image behind it in the flash.
 pub(super) fn start(image: &[u8], options: &Options) -> Result<Process, DeviceError> {
-    let (needed, room) = (image.len(), SIZE - IMAGE);
+    let (needed, room) = (image.len(), ROOM);
     if needed > room {
         return Err(DeviceError::TooLarge { board: NAME, needed, room });
     }
@@ -90,7 +93,7 @@ mod tests {
 
     #[test]
     fn images_that_do_not_fit_are_refused() {
-        let refused = start(&vec![0; SIZE - IMAGE + 1], &Options::default());
+        let refused = start(&vec![0; ROOM + 1], &Options::default());
         assert!(matches!(refused, Err(DeviceError::TooLarge { room: 0x0018_0000, .. })));
     }
 }

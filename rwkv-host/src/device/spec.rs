@@ -2,7 +2,7 @@
 
 use std::{fmt, iter, str::FromStr};
 
-use super::QemuBoard;
+use super::{QemuBoard, rp2040};
 
 /// A device that `--device` can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -22,6 +22,26 @@ impl DeviceSpec {
     pub fn all() -> impl Iterator<Item = Self> {
         let boards = QemuBoard::ALL.map(Self::Qemu);
         iter::once(Self::Sim).chain(boards).chain(iter::once(Self::Rp2040js))
+    }
+}
+
+impl DeviceSpec {
+    /// The board's name in the tree, if it is one.
+    pub const fn board(self) -> Option<&'static str> {
+        match self {
+            Self::Sim => None,
+            Self::Qemu(board) => Some(board.name()),
+            Self::Rp2040js => Some(rp2040::NAME),
+        }
+    }
+
+    /// Bytes of the largest image that its firmware has room for, if it is a board.
+    pub const fn image_room(self) -> Option<usize> {
+        match self {
+            Self::Sim => None,
+            Self::Qemu(board) => Some(board.image_room()),
+            Self::Rp2040js => Some(rp2040::ROOM),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! more memory than the part has, does not count.
 
 use super::{Core, Medium};
-use crate::device::QemuBoard;
+use crate::device::DeviceSpec;
 
 /// A board or part.
 #[derive(Debug, Clone, Copy)]
@@ -210,8 +210,8 @@ impl Board {
 
     /// Bytes that the agent's firmware leaves to an image, if the tool can start it.
     pub fn agent_room(&self) -> Option<u64> {
-        let board = QemuBoard::ALL.into_iter().find(|board| board.name() == self.name)?;
-        Some(board.image_room() as u64)
+        let device = DeviceSpec::all().find(|device| device.board() == Some(self.name))?;
+        device.image_room().map(|room| room as u64)
     }
 }
 
