@@ -271,6 +271,33 @@ fn no_fault_of_a_check_is_silent() {
     assert!(at > 100);
 }
 
+/// Whichever read fails at boot, the image is found.
+#[test]
+fn a_fault_at_boot_is_overcome() {
+    let file = baked(&random::tiny_image(), &[1, 2]);
+    let image = file.open().unwrap();
+    let wanted = step(&mut Memory::new(&image), &image, &[3]).unwrap().0;
+    let clock = Clock::default();
+    let mut words = vec![0.0; arena(&image, 4).1];
+    let bytes = image.header().bytes();
+    let mut at = 0;
+    loop {
+        let flash = std::cell::RefCell::new(SimFlash::<4>::new(file.bytes(), &clock));
+        let fault = [Fault::Error, Fault::Short, Fault::Flip][at as usize % 3];
+        flash.borrow_mut().fault = Some((at, fault));
+        let mut agent = over(Shared(&flash), bytes, &mut words);
+        assert!(agent.image().is_ok(), "{fault:?} at {at}: {:?}", agent.image());
+        if flash.borrow_mut().fault.take().is_some() {
+            break;
+        }
+        let (tokens, error) = feed(&mut agent, &[3]);
+        assert_eq!((tokens[0].digest, error), (wanted[0], None), "{fault:?} at {at}");
+        at += 1;
+    }
+    println!("{at} reads");
+    assert!(at > 100);
+}
+
 /// In memory and on two media: the same digests. Bytes are those that `rwkv info` counts, where
 /// words can be read, and the sectors around them, where those can.
 #[test]

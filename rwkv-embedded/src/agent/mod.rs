@@ -2,8 +2,9 @@
 //! it computes.
 //!
 //! One binary per board serves every image that fits: the state, the scratch and what a stream
-//! needs share an arena of the board's size. The host speaks [`protocol`] in frames of [`frame`] over any serial
-//! transport. A board without a usable image still answers, and says what is wrong with it.
+//! needs share an arena of the board's size. The host speaks [`protocol`] in frames of [`frame`]
+//! over any serial transport. A board without a usable image still answers, and says what is wrong
+//! with it.
 //!
 //! Every frame is answered: damaged, too long, empty or unknown ones by one
 //! [`AgentError::Frame`]. A host that does not know where it stands sends a zero byte and reads
@@ -266,7 +267,7 @@ impl<'a, S: Weights> Session<'a, S> {
         let (ready, written, pending) = (false, 0, None);
         let (sampler, banned) = (Sampler::GREEDY, heapless::Vec::new());
         let mut session = Self { model, state, ready, written, sampler, pending, banned, buffers };
-        session.begin()?;
+        weights::insist(|| session.begin())?;
         Ok(session)
     }
 
