@@ -7,7 +7,7 @@ use crate::{
     image::Header,
     kernel::{Kernel, Native},
     poll,
-    sampler::{Mask, Sampler, SamplerError},
+    sampler::{Mask, Sampler, SamplerConfig, SamplerError},
     saved::{Saved, SavedError},
     session::Model,
     state::StateView,
@@ -23,12 +23,14 @@ use crate::{
 /// one, the state is broken until [`Generator::reset`].
 ///
 /// ```no_run
-/// # use rwkv_core::{GenerateError, Generator, stream::Stream};
+/// # use rwkv_core::{GenerateError, Generator, stream::Stream, tokenizer::StopStream};
 /// # fn demo(mut generator: Generator<'_, impl Stream>) -> Result<(), GenerateError> {
-/// # let mut write = |text: &[u8]| ();
+/// # let write = |text: &[u8]| ();
 /// generator.reset()?; // where the image begins
 /// generator.read(b"X:1\nT:")?;
-/// generator.generate(200, &[b"\n\n"], |text| write(text))?;
+/// let mut stop = StopStream::new(&[b"\n\n"])?;
+/// generator.generate(200, &mut stop, write)?;
+/// stop.finish(write); // at the limit, what might have been the start of the stop text
 /// # Ok(())
 /// # }
 /// ```
@@ -85,7 +87,9 @@ impl<'a, S: Stream, K: Kernel> Generator<'a, S, K> {
 }
 
 impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
-    /// Back to where the image begins. The sampler's random numbers go on.
+    /// Back to where the image begins. The sampler forgets what it counted for the penalties; its
+    /// random numbers go on, so the same prompt may be continued in another way. For the same way,
+    /// or for other settings, there is [`Generator::reset_with_async`].
     ///
     /// # Errors
     /// See [`Model::reset_async`].
@@ -105,13 +109,35 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
         once(self.reset_async())
     }
 
-    /// Reads a text, after the token that is pending.
+    /// Back to where the image begins, with a sampler that begins anew with these settings: what
+    /// follows is what a new generator writes.
+    ///
+    /// # Errors
+    /// What [`SamplerConfig::validate`] finds, then everything is as it was; see
+    /// [`Model::reset_async`].
+    pub async fn reset_with_async(&mut self, config: SamplerConfig) -> Result<(), GenerateError> {
+        self.sampler.reset(config)?;
+        self.reset_async().await
+    }
+
+    /// As [`Generator::reset_with_async`], over a stream that never waits.
+    ///
+    /// # Errors
+    /// As there; [`Error::Internal`] if the stream does wait.
+    pub fn reset_with(&mut self, config: SamplerConfig) -> Result<(), GenerateError> {
+        once(self.reset_with_async(config))
+    }
+
+    /// Reads a text, after the token that is pending. Where there is neither, nothing changes.
     ///
     /// # Errors
     /// See [`Model::prefill_async`]. After an error, or when this was dropped half-way, everything
     /// fails with [`Error::BrokenState`] up to [`Generator::reset`] or [`Generator::resume`].
     pub async fn read_async(&mut self, text: &[u8]) -> Result<(), GenerateError> {
         self.check()?;
+        if self.pending.is_none() && text.is_empty() {
+            return Ok(());
+        }
         let mut count = 0;
         let tokens = self.pending.into_iter().chain(self.tokenizer.encode(text));
         let tokens = tokens.inspect(|_| count += 1);
@@ -169,18 +195,30 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
     /// may end inside a character ([`crate::tokenizer::Utf8Stream`] mends that). It ends before the
     /// first of the stop texts; a token that goes on behind it is read as a whole all the same.
     ///
+    /// `stop` holds back what may be the start of a stop text. At the end of the text it gives that
+    /// out and begins anew. At the limit, after an error, and when this was dropped half-way, it
+    /// keeps it: with the same `stop`, the next call goes on as if there had been one call, and
+    /// [`StopStream::finish`] gives out the rest if there is none.
+    ///
     /// # Errors
-    /// See [`Generator::next_token_async`]; [`GenerateError::StopText`].
+    /// See [`Generator::next_token_async`].
     pub async fn generate_async(
         &mut self,
         limit: usize,
-        stop: &[&[u8]],
+        stop: &mut StopStream<'_>,
         mut out: impl FnMut(&[u8]),
     ) -> Result<Ending, GenerateError> {
-        let mut stop = StopStream::new(stop)?;
-        let ending = self.run(limit, &mut stop, &mut out).await;
-        stop.finish(out);
-        ending
+        for _ in 0..limit {
+            let ending = match self.next_token_async().await? {
+                Some(bytes) => stop.push(bytes, &mut out).map(Ending::Stop),
+                None => Some(Ending::EndOfText),
+            };
+            if let Some(ending) = ending {
+                stop.finish(out);
+                return Ok(ending);
+            }
+        }
+        Ok(Ending::Limit)
     }
 
     /// As [`Generator::generate_async`], over a stream that never waits.
@@ -190,27 +228,10 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
     pub fn generate(
         &mut self,
         limit: usize,
-        stop: &[&[u8]],
+        stop: &mut StopStream<'_>,
         out: impl FnMut(&[u8]),
     ) -> Result<Ending, GenerateError> {
         once(self.generate_async(limit, stop, out))
-    }
-
-    async fn run(
-        &mut self,
-        limit: usize,
-        stop: &mut StopStream<'_>,
-        out: &mut impl FnMut(&[u8]),
-    ) -> Result<Ending, GenerateError> {
-        for _ in 0..limit {
-            let Some(bytes) = self.next_token_async().await? else {
-                return Ok(Ending::EndOfText);
-            };
-            if let Some(index) = stop.push(bytes, &mut *out) {
-                return Ok(Ending::Stop(index));
-            }
-        }
-        Ok(Ending::Limit)
     }
 
     /// What saves the state as it is, with its position and the token that is pending: for
@@ -226,9 +247,23 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
         Ok(Saved { position: self.position, pending: self.pending, ..saved })
     }
 
-    /// Goes on from a saved state whose words were put into [`Generator::state`].
-    pub fn resume(&mut self, saved: &Saved) {
+    /// Goes on from a saved state whose words were put into [`Generator::state`]. The sampler
+    /// forgets what it counted for the penalties.
+    ///
+    /// # Errors
+    /// Those of [`Saved::of`] and [`Saved::check`]; [`SavedError::Checksum`] if the words are not
+    /// those that were saved. Everything fails with [`Error::BrokenState`] then, up to
+    /// [`Generator::reset`] or a resumption that succeeds.
+    pub fn resume(&mut self, saved: &Saved) -> Result<(), SavedError> {
         self.begin(saved.position, saved.pending);
+        self.reading = true;
+        saved.check(saved.identity, self.header())?;
+        let found = Saved::of(saved.identity, self.header(), &self.state)?;
+        if found.crc != saved.crc {
+            return Err(SavedError::Checksum);
+        }
+        self.reading = false;
+        Ok(())
     }
 
     /// The header of the image.
@@ -257,7 +292,7 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
     }
 
     fn begin(&mut self, position: u64, pending: Option<u32>) {
-        self.sampler.begin();
+        self.sampler.forget();
         (self.position, self.pending, self.reading) = (position, pending, false);
     }
 

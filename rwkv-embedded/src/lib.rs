@@ -10,7 +10,8 @@
 //! The logic knows no chip. Every board is a small package of its own under `boards/`, with the
 //! drivers, the memory map and the command that starts it.
 //!
-//! Nothing here allocates but `firmware::HeapMemory`, behind the feature `alloc`, and nothing that comes over the wire panics.
+//! Nothing here allocates but `firmware::HeapMemory`, behind the feature `alloc`, and nothing that
+//! comes over the wire panics.
 
 #![no_std]
 #![deny(unsafe_code)]

@@ -27,6 +27,8 @@ use rwkv_tests::{
 };
 
 const PROMPT: [u32; 4] = [88, 58, 49, 10];
+const WARM: SamplerConfig =
+    SamplerConfig { temperature: 0.9, repetition: 1.2, seed: 11, ..SamplerConfig::GREEDY };
 
 struct Bench;
 
@@ -85,7 +87,10 @@ fn feed<S: Weights>(
     agent: &mut Agent<'_, Bench, S>,
     tokens: &[u32],
 ) -> (Vec<Token>, Option<AgentError>) {
-    let mut replies = ask(agent, Request::Feed(tokens.iter().copied().collect()));
+    self::tokens(ask(agent, Request::Feed(tokens.iter().copied().collect())))
+}
+
+fn tokens(mut replies: Vec<Reply>) -> (Vec<Token>, Option<AgentError>) {
     let last = replies.pop();
     let tokens = replies.into_iter().map(|reply| match reply {
         Reply::Token(token) => token,
@@ -108,6 +113,13 @@ fn memory<S: Weights>(agent: &mut Agent<'_, Bench, S>) -> InUse {
 
 fn reset<S: Weights>(agent: &mut Agent<'_, Bench, S>) -> Vec<Reply> {
     ask(agent, Request::Reset(SamplerConfig::GREEDY.into()))
+}
+
+fn generate<S: Weights>(
+    agent: &mut Agent<'_, Bench, S>,
+    count: u8,
+) -> (Vec<Token>, Option<AgentError>) {
+    tokens(ask(agent, Request::Generate { count }))
 }
 
 /// Words of the least arena for an image, and of one with room for an undo.
@@ -259,6 +271,33 @@ fn no_fault_of_a_check_is_silent() {
     assert!(at > 100);
 }
 
+/// Whichever read fails at boot, the image is found.
+#[test]
+fn a_fault_at_boot_is_overcome() {
+    let file = baked(&random::tiny_image(), &[1, 2]);
+    let image = file.open().unwrap();
+    let wanted = step(&mut Memory::new(&image), &image, &[3]).unwrap().0;
+    let clock = Clock::default();
+    let mut words = vec![0.0; arena(&image, 4).1];
+    let bytes = image.header().bytes();
+    let mut at = 0;
+    loop {
+        let flash = std::cell::RefCell::new(SimFlash::<4>::new(file.bytes(), &clock));
+        let fault = [Fault::Error, Fault::Short, Fault::Flip][at as usize % 3];
+        flash.borrow_mut().fault = Some((at, fault));
+        let mut agent = over(Shared(&flash), bytes, &mut words);
+        assert!(agent.image().is_ok(), "{fault:?} at {at}: {:?}", agent.image());
+        if flash.borrow_mut().fault.take().is_some() {
+            break;
+        }
+        let (tokens, error) = feed(&mut agent, &[3]);
+        assert_eq!((tokens[0].digest, error), (wanted[0], None), "{fault:?} at {at}");
+        at += 1;
+    }
+    println!("{at} reads");
+    assert!(at > 100);
+}
+
 /// In memory and on two media: the same digests. Bytes are those that `rwkv info` counts, where
 /// words can be read, and the sectors around them, where those can.
 #[test]
@@ -324,6 +363,11 @@ fn no_fault_of_a_token_is_silent_or_final() {
         let mut undone = over(Shared(&flash), bytes, &mut large);
         let [with, without] = [memory(&mut undone), memory(&mut marked)].map(|m| m.buffers);
         assert_eq!(with - without, 4 * image.header().state_words() as u32);
+        let warm = Request::Reset(WARM.into());
+        assert_eq!(ask(&mut undone, warm.clone()), [Reply::Done]);
+        assert_eq!(feed(&mut undone, &[1]).1, None);
+        let (chosen, error) = generate(&mut undone, 4);
+        assert_eq!((chosen.len(), error), (4, None));
         let mut at = 0;
         loop {
             let mut faults = 0;
@@ -344,6 +388,27 @@ fn no_fault_of_a_token_is_silent_or_final() {
                 let (tokens, error) = feed(&mut undone, &[2]);
                 assert_eq!(error, None, "{name}");
                 assert_eq!(tokens[0].digest, wanted[1], "{name}");
+
+                // A token that was chosen is the next one still, and no other is drawn.
+                assert_eq!(ask(&mut undone, warm.clone()), [Reply::Done]);
+                assert_eq!(feed(&mut undone, &[1]).1, None, "{name}");
+                flash.borrow_mut().fault = Some((at, fault));
+                let (mut tokens, error) = generate(&mut undone, 1);
+                if flash.borrow_mut().fault.take().is_none() {
+                    assert!(tokens.is_empty() && typed(fault, error), "{name}: {error:?}");
+                }
+                let rest = 4 - tokens.len() as u8;
+                tokens.extend(generate(&mut undone, rest).0);
+                assert_eq!(tokens, chosen, "{name}");
+                // Another token takes its place.
+                assert_eq!(ask(&mut undone, warm.clone()), [Reply::Done]);
+                assert_eq!(feed(&mut undone, &[1]).1, None, "{name}");
+                flash.borrow_mut().fault = Some((at, fault));
+                if generate(&mut undone, 1).1.is_some() {
+                    assert_eq!(feed(&mut undone, &[2]).0[0].digest, wanted[1], "{name}");
+                    assert_ne!(ask(&mut undone, Request::Generate { count: 1 }), nothing);
+                }
+                flash.borrow_mut().fault = None;
 
                 assert_eq!(reset(&mut marked), [Reply::Done]);
                 flash.borrow_mut().fault = Some((at, fault));
@@ -410,6 +475,14 @@ fn boot_and_verification_say_what_is_wrong() {
     *flash.borrow_mut() = other;
     let wrong = AgentError::Model(Error::Image(ImageError::SectionChecksum { section }));
     assert_eq!(ask(&mut agent, Request::Verify), [Reply::Error(wrong)]);
+    // Without a fault, and another one.
+    let mut other = damaged.clone();
+    repair(&mut other, image.header().section_count().into());
+    let other = ImageFile::new(&other);
+    let identity = other.open().expect("it is repaired").identity();
+    *flash.borrow_mut() = SimFlash::<512>::new(other.bytes(), &clock);
+    let other = AgentError::OtherImage { identity };
+    assert_eq!(ask(&mut agent, Request::Verify), [Reply::Error(other)]);
     flash.borrow_mut().fault = Some((3, Fault::Error));
     let replies = ask(&mut agent, Request::Verify);
     assert!(

@@ -14,9 +14,9 @@ use std::{
 use rwkv_core::{
     Ending, Error, GenerateError, Generator, Image, Model, StreamError,
     sampler::{Mask, Sampler, SamplerConfig, SamplerError},
-    saved::SavedError,
+    saved::{Saved, SavedError},
     stream::{InPlace, Stream},
-    tokenizer::{Tokenizer, Vocabulary},
+    tokenizer::{StopStream, Tokenizer, Vocabulary},
 };
 use rwkv_embedded::{firmware, stream::GivingWay};
 use rwkv_host::{convert::Weights, memory::Memory};
@@ -73,7 +73,8 @@ fn a_generator_writes_what_a_loop_writes() {
         generator.read(&PROMPT[..3]).unwrap();
         generator.read(&PROMPT[3..]).unwrap();
         for limit in [1, 0, 40, 79] {
-            let ending = generator.generate(limit, &[], |text| found.extend_from_slice(text));
+            let ending = generator
+                .generate(limit, &mut StopStream::default(), |text| found.extend_from_slice(text));
             assert_eq!(ending, Ok(Ending::Limit));
         }
         assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(&expected));
@@ -94,7 +95,8 @@ fn a_stop_text_ends_it_and_the_next_text_is_read_behind() {
     generator.read(PROMPT).unwrap();
     let mut found = Vec::new();
     let stops: [&[u8]; 2] = [b"never", b"\nL:"];
-    let ending = generator.generate(120, &stops, |text| found.extend_from_slice(text));
+    let mut stop = StopStream::new(&stops).unwrap();
+    let ending = generator.generate(120, &mut stop, |text| found.extend_from_slice(text));
     assert_eq!(ending, Ok(Ending::Stop(1)));
     assert_eq!(found, all[..end]);
     generator.read(b"1/8\n").unwrap();
@@ -108,9 +110,94 @@ fn a_stop_text_ends_it_and_the_next_text_is_read_behind() {
     let mut same = firmware::start(&image, state, scratch, WARM).unwrap();
     same.read(&read).unwrap();
     assert_eq!(same.saved(image.identity()), Ok(saved));
-    assert_eq!(generator.generate(1, &[b""], |_| {}).unwrap_err().to_string(), {
-        "a stop text is empty: give it at least one byte"
-    });
+    // Nothing to read is nothing that changes.
+    assert_eq!(generator.read(b""), Ok(()));
+    assert_eq!(generator.next_token(), same.next_token());
+    assert!(generator.read(b"").is_ok() && generator.position() == position as u64 + 1);
+    let empty = GenerateError::from(StopStream::new(&[b""]).unwrap_err());
+    assert_eq!(empty.to_string(), "a stop text is empty: give it at least one byte");
+}
+
+/// Bytes of the tune, where a text ends before a stop text that several tokens make up.
+const STOP: &[u8] = b"\nL:";
+
+/// However a text is divided into calls, and whatever fails in between, it is the same, and ends
+/// before the same stop text.
+#[test]
+fn a_stop_text_is_found_over_limits_and_failures() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().unwrap();
+    let all = plain(&image, WARM, PROMPT, 120);
+    let end = all.windows(3).position(|text| text == STOP).expect("a tune has a length");
+    let countdown = Cell::new(0);
+    let mut memory = Memory::new(&image);
+    let mut undo = vec![0.0; image.header().state_words()];
+    let stream = Flaky { stream: InPlace::new(image.words()), countdown: &countdown };
+    let mut generator = generator(&image, &mut memory, stream, WARM, Some(&mut undo));
+    let mut stop = StopStream::new(&[b"\nQ: never", STOP]).unwrap();
+    for (limit, failures) in [(1, false), (2, false), (120, true), (3, true)] {
+        countdown.set(0);
+        generator.reset_with(WARM).unwrap();
+        generator.read(PROMPT).unwrap();
+        let mut found = Vec::new();
+        let mut failed = 0;
+        let ending = loop {
+            // Ever later: in the first token, then behind it.
+            countdown.set(if failures { 1 + failed } else { 0 });
+            match generator.generate(limit, &mut stop, |text| found.extend_from_slice(text)) {
+                Ok(Ending::Limit) if failures => failed += 1,
+                Ok(Ending::Limit) => {}
+                Ok(ending) => break ending,
+                Err(_) => failed += 1,
+            }
+        };
+        assert_eq!(ending, Ending::Stop(1), "{limit} {failures}");
+        assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(&all[..end]));
+        assert_eq!(generator.position(), (PROMPT.len() + end + STOP.len() - 1) as u64);
+        assert_eq!(failures, failed > 0);
+    }
+    // At the limit the rest is asked for.
+    countdown.set(0);
+    generator.reset_with(WARM).unwrap();
+    generator.read(PROMPT).unwrap();
+    let mut found = Vec::new();
+    let limit = end + STOP.len() - 1;
+    let ending = generator.generate(limit, &mut stop, |text| found.extend_from_slice(text));
+    assert_eq!((ending, &found[..]), (Ok(Ending::Limit), &all[..end]));
+    stop.finish(|text| found.extend_from_slice(text));
+    assert_eq!(found, all[..limit]);
+}
+
+#[test]
+fn a_reset_forgets_penalties_and_may_begin_the_sampler_anew() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().unwrap();
+    let greedy = SamplerConfig { presence: 4.0, frequency: 1.0, ..SamplerConfig::GREEDY };
+    let drawn = SamplerConfig { temperature: 1.0, ..greedy };
+    let mut memory = Memory::new(&image);
+    let mut generator = generator(&image, &mut memory, InPlace::new(image.words()), greedy, None);
+    let mut write = |reset: Option<SamplerConfig>| {
+        let begun = match reset {
+            Some(config) => generator.reset_with(config),
+            None => generator.reset(),
+        };
+        begun.and_then(|()| generator.read(PROMPT)).unwrap();
+        let mut found = Vec::new();
+        generator
+            .generate(40, &mut StopStream::default(), |text| found.extend_from_slice(text))
+            .unwrap();
+        found
+    };
+    let first = plain(&image, greedy, PROMPT, 40);
+    assert_ne!(first, plain(&image, SamplerConfig::GREEDY, PROMPT, 40), "penalties matter");
+    assert_eq!([write(None), write(None)], [first.clone(), first]);
+    let first = plain(&image, drawn, PROMPT, 40);
+    assert_eq!(write(Some(drawn)), first);
+    assert_ne!(write(None), first, "random numbers go on");
+    assert_eq!(write(Some(drawn)), first);
+    let high = SamplerConfig { top_p: 2.0, ..drawn };
+    assert!(matches!(generator.reset_with(high), Err(GenerateError::Sampler(_))));
+    assert!(generator.next_token().is_ok(), "all is as it was");
 }
 
 #[test]
@@ -122,14 +209,31 @@ fn a_saved_state_goes_on_with_the_token_that_is_pending() {
     let stream = || InPlace::new(image.words());
     let mut before = generator(&image, &mut first, stream(), SamplerConfig::GREEDY, None);
     assert_eq!(before.read(PROMPT).and(before.next_token().map(|_| ())), Ok(()));
-    before.generate(29, &[], |_| {}).unwrap();
+    before.generate(29, &mut StopStream::default(), |_| {}).unwrap();
     let saved = before.saved(image.identity()).unwrap();
     assert_eq!(saved.pending, Some(u32::from(expected[29])));
     let mut after = generator(&image, &mut second, stream(), SamplerConfig::GREEDY, None);
-    after.state().restore(before.state().words().concat()).unwrap();
-    after.resume(&saved);
+    let words = before.state().words().concat();
+    let mut other = words.clone();
+    other[7] += 1.0;
+    let broken = GenerateError::Model(Error::BrokenState);
+    let far = Saved { pending: Some(1 << 20), ..saved };
+    let cases = [
+        (&other, saved, SavedError::Checksum),
+        (&words, Saved { layers: saved.layers + 1, ..saved }, SavedError::Shape),
+        (&words, far, SavedError::Pending(1 << 20)),
+    ];
+    assert_eq!(after.resume(&saved), Err(SavedError::Broken), "there is no state");
+    for (words, saved, error) in cases {
+        after.state().restore(words.clone()).unwrap();
+        assert_eq!(after.resume(&saved), Err(error));
+        assert_eq!(after.next_token(), Err(broken));
+    }
+    after.state().restore(words).unwrap();
+    after.resume(&saved).unwrap();
     let mut found = Vec::new();
-    after.generate(30, &[], |text| found.extend_from_slice(text)).unwrap();
+    let mut stop = StopStream::default();
+    after.generate(30, &mut stop, |text| found.extend_from_slice(text)).unwrap();
     assert_eq!(found, expected[30..]);
 }
 
@@ -203,7 +307,8 @@ fn a_token_that_failed_is_tried_again() {
         }
         countdown.set(failure);
         let limit = expected.len() - found.len();
-        match generator.generate(limit, &[], |text| found.extend_from_slice(text)) {
+        let mut stop = StopStream::default();
+        match generator.generate(limit, &mut stop, |text| found.extend_from_slice(text)) {
             Ok(ending) => assert_eq!(ending, Ending::Limit),
             Err(error) => assert_eq!(error, failed),
         }
@@ -282,12 +387,13 @@ fn the_end_of_a_text_is_no_text_and_a_mask_decides() {
     generator.read(b"Once").unwrap();
     let mut found = Vec::new();
     let mut write = |text: &[u8]| found.extend_from_slice(text);
-    assert_eq!(generator.generate(2, &[], &mut write), Ok(Ending::Limit));
+    let mut stop = StopStream::new(&[b"aab"]).unwrap();
+    assert_eq!(generator.generate(2, &mut stop, &mut write), Ok(Ending::Limit));
     only.set(0);
-    assert_eq!(generator.generate(9, &[b"aab"], &mut write), Ok(Ending::EndOfText));
+    assert_eq!(generator.generate(9, &mut stop, &mut write), Ok(Ending::EndOfText));
     only.set(300);
     let nothing = Err(GenerateError::Sampler(SamplerError::NothingAllowed));
-    assert_eq!(generator.generate(9, &[], &mut write), nothing);
+    assert_eq!(generator.generate(9, &mut stop, &mut write), nothing);
     assert_eq!(found, b"aa");
 }
 

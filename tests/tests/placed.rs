@@ -9,7 +9,7 @@ use rwkv_core::{
     poll,
     stream::{InPlace, Stream},
 };
-use rwkv_embedded::stream::{Buffered, Placed, Range, ReadAhead, buffer_words, load};
+use rwkv_embedded::stream::{Buffered, Placed, PlacedRange, ReadAhead, buffer_words, load};
 use rwkv_host::{
     convert::Weights,
     fit::{Core, Layout, Placement, Trace},
@@ -80,7 +80,7 @@ fn asked(image: &Image<'_>) -> Vec<(usize, usize)> {
     asked.take()
 }
 
-fn holds(ranges: &[Range], (word, words): (usize, usize)) -> bool {
+fn holds(ranges: &[PlacedRange], (word, words): (usize, usize)) -> bool {
     ranges.iter().any(|range| {
         let first = range.first as usize;
         word >= first && word + words <= first + range.words as usize
@@ -88,7 +88,7 @@ fn holds(ranges: &[Range], (word, words): (usize, usize)) -> bool {
 }
 
 /// The words of some ranges.
-fn words(ranges: &[Range], image: &Image<'_>) -> Vec<u32> {
+fn words(ranges: &[PlacedRange], image: &Image<'_>) -> Vec<u32> {
     let mut memory = vec![0; ranges.iter().map(|range| range.words as usize).sum()];
     let mut stream = InPlace::new(image.words());
     poll::once(load(ranges, &mut memory, &mut stream, 7)).unwrap().unwrap();
@@ -98,7 +98,7 @@ fn words(ranges: &[Range], image: &Image<'_>) -> Vec<u32> {
 
 /// Runs an image with two memories over one buffer, and over two; returns the bytes that one
 /// buffer read, and the share of live columns.
-fn run(name: &str, image: &Image<'_>, [a, b]: [&[Range]; 2]) -> (u64, f64) {
+fn run(name: &str, image: &Image<'_>, [a, b]: [&[PlacedRange]; 2]) -> (u64, f64) {
     let header = *image.header();
     let wanted = step(&mut Memory::new(image), image, &PROMPT).unwrap().0;
     let memories = [a, b].map(|ranges| words(ranges, image));
@@ -121,7 +121,7 @@ fn run(name: &str, image: &Image<'_>, [a, b]: [&[Range]; 2]) -> (u64, f64) {
 }
 
 /// What one buffer must read: what is asked for and lies in no memory.
-fn needed(asked: &[(usize, usize)], [a, b]: [&[Range]; 2]) -> u64 {
+fn needed(asked: &[(usize, usize)], [a, b]: [&[PlacedRange]; 2]) -> u64 {
     let outside = asked.iter().filter(|what| !holds(a, **what) && !holds(b, **what));
     outside.map(|(_, words)| 4 * *words as u64).sum()
 }
@@ -211,7 +211,7 @@ proptest! {
             first += gap;
             let words = words.min(all.saturating_sub(first));
             if words > 0 {
-                both[index % 2].push(Range { first, words, at: at[index % 2] });
+                both[index % 2].push(PlacedRange { first, words, at: at[index % 2] });
                 at[index % 2] += words;
             }
             first += words;

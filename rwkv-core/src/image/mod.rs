@@ -4,8 +4,9 @@
 //! little-endian and made of 32-bit words; a section starts on a 16-byte boundary.
 //!
 //! **Panic contract.** [`Header::parse`], [`Image::open`] and [`check()`] look at untrusted bytes
-//! and return errors. After [`Image::open`] has succeeded, running the model over the same bytes reads no
-//! record that was not checked; over a stream, every record header is checked again as it passes.
+//! and return errors. After [`Image::open`] has succeeded, running the model over the same bytes
+//! reads no record that was not checked; over a stream, every record header is checked again as it
+//! passes.
 
 mod check;
 mod header;

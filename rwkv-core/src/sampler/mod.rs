@@ -128,6 +128,13 @@ impl Sampler {
         Ok(())
     }
 
+    /// Starts another text: forgets the tokens that were counted for the penalties, and starts a
+    /// row. The random numbers go on.
+    pub fn forget(&mut self) {
+        self.history.clear();
+        self.begin();
+    }
+
     /// Starts a row.
     pub fn begin(&mut self) {
         self.candidates.clear();

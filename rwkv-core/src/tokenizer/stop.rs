@@ -22,7 +22,8 @@ use core::fmt;
 /// assert_eq!(text, b"Yes.\n");
 /// # Ok::<(), rwkv_core::tokenizer::EmptyStopText>(())
 /// ```
-#[derive(Debug, Clone)]
+/// The default has no stop texts.
+#[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct StopStream<'a> {
     texts: &'a [&'a [u8]],

@@ -195,6 +195,9 @@ impl Tables {
                 false => 0,
             };
             let (at, len) = place(entry);
+            if len == 0 {
+                return Err(wrong);
+            }
             let (word, skipped) = (self.text + at / 4, at % 4);
             let words = stream.read_at(word, (skipped + len).div_ceil(4)).await?;
             let bytes = bytemuck::cast_slice(words).get(skipped..skipped + len);

@@ -2,8 +2,9 @@
 //! it computes.
 //!
 //! One binary per board serves every image that fits: the state, the scratch and what a stream
-//! needs share an arena of the board's size. The host speaks [`protocol`] in frames of [`frame`] over any serial
-//! transport. A board without a usable image still answers, and says what is wrong with it.
+//! needs share an arena of the board's size. The host speaks [`protocol`] in frames of [`frame`]
+//! over any serial transport. A board without a usable image still answers, and says what is wrong
+//! with it.
 //!
 //! Every frame is answered: damaged, too long, empty or unknown ones by one
 //! [`AgentError::Frame`]. A host that does not know where it stands sends a zero byte and reads
@@ -241,6 +242,8 @@ struct Session<'a, S> {
     written: u32,
     /// Has seen the logits of the last token, if one was read.
     sampler: Sampler,
+    /// Chosen and not read: reading it failed, and the next one that is generated is this one.
+    pending: Option<u32>,
     /// In ascending order.
     banned: heapless::Vec<u32, MAX_BANNED>,
     /// Bytes of the arena that the weights need.
@@ -261,9 +264,10 @@ impl<'a, S: Weights> Session<'a, S> {
     }
 
     fn start(model: Model<'a, S>, state: &'a mut [f32], buffers: u32) -> Result<Self, AgentError> {
+        let (ready, written, pending) = (false, 0, None);
         let (sampler, banned) = (Sampler::GREEDY, heapless::Vec::new());
-        let mut session = Self { model, state, ready: false, written: 0, sampler, banned, buffers };
-        session.begin()?;
+        let mut session = Self { model, state, ready, written, sampler, pending, banned, buffers };
+        weights::insist(|| session.begin())?;
         Ok(session)
     }
 
@@ -286,7 +290,7 @@ impl<'a, S: Weights> Session<'a, S> {
         if Ok(found) == image {
             Ok(())
         } else {
-            Err(AgentError::Model(ImageError::HeaderChecksum.into()))
+            Err(AgentError::OtherImage { identity: found.identity })
         }
     }
 
@@ -300,7 +304,7 @@ impl<'a, S: Weights> Session<'a, S> {
 
     /// The state back to where the image begins.
     fn begin(&mut self) -> Result<(), AgentError> {
-        self.written = 0;
+        (self.written, self.pending) = (0, None);
         let state = StateView::over(self.model.header(), self.state, &mut self.ready);
         let begun = state.and_then(|state| self.model.reset(state));
         begun.map_err(AgentError::Model)
@@ -325,20 +329,23 @@ impl<'a, S: Weights> Session<'a, S> {
     }
 
     /// Reads a token, or for `None` the one that the sampler chooses now: random numbers are drawn
-    /// for tokens that are generated, and for no others.
+    /// for tokens that are generated, and for no others. One that was chosen and could not be read is
+    /// read again.
     #[inline(never)]
     fn step<B: Board, T: Write>(
         &mut self,
         token: Option<u32>,
         watch: &mut Watch<'_, B, T>,
     ) -> Result<Token, AgentError> {
-        let token = match token {
+        let generated = token.is_none();
+        let token = match token.or(self.pending) {
             Some(token) => token,
             None => self.sampler.finish().map_err(|error| match error {
                 SamplerError::NoLogits => AgentError::NothingRead,
                 _ => AgentError::Sampler,
             })?,
         };
+        self.pending = generated.then_some(token);
         let mut logits = Digest::default();
         let before = self.model.stream().bytes_read();
         let ticks = self.compute(token, Some(&mut logits), watch)?;
@@ -348,8 +355,10 @@ impl<'a, S: Weights> Session<'a, S> {
         let mut state = state.map_err(AgentError::Model)?;
         let digest = Digest::token(&header, &state, logits).map_err(|error| {
             state.set_broken(true);
+            self.sampler.begin();
             AgentError::Model(error)
         })?;
+        self.pending = None;
         Ok(Token { token, digest, ticks, read })
     }
 
@@ -387,6 +396,7 @@ impl<'a, S: Weights> Session<'a, S> {
         watch: &mut Watch<'_, B, T>,
     ) -> Result<u64, AgentError> {
         let mut sum = 0;
+        self.pending = None;
         for token in tokens {
             sum += u64::from(self.compute(*token, None, watch)?);
         }

@@ -37,7 +37,9 @@ pub enum Request {
     Reset(SamplerSettings),
     /// Read these tokens. Answered by a [`Reply::Token`] each, then [`Reply::Done`].
     Feed(heapless::Vec<u32, MAX_FEED>),
-    /// Read the token that the sampler chose, `count` times over. Answered as a feed.
+    /// Read the token that the sampler chose, `count` times over. Answered as a feed. A token that
+    /// was chosen and could not be read comes first the next time, unless another request reads or
+    /// writes the state in between.
     Generate {
         /// How many tokens.
         count: u8,
@@ -252,5 +254,10 @@ pub enum AgentError {
     StateNonFinite {
         /// Its index among the words.
         word: u32,
+    },
+    /// [`Request::Verify`] found an image without a fault, and not the one that was found at boot.
+    OtherImage {
+        /// Its identity.
+        identity: u32,
     },
 }

@@ -26,6 +26,7 @@ impl<S: Weights> Session<'_, S> {
         self.ready = false;
         // The logits were those of another state.
         self.sampler.begin();
+        self.pending = None;
         if first == 0 {
             self.written = 0;
         }

@@ -372,6 +372,7 @@ fn messages_are_the_pinned_bytes() {
     assert_eq!(reply(Reply::Error(AgentError::StateRange { words: 300 })), "0405ac02");
     assert_eq!(reply(Reply::Error(AgentError::StateOrder { next: 300 })), "0406ac02");
     assert_eq!(reply(Reply::Error(AgentError::StateNonFinite { word: 300 })), "0407ac02");
+    assert_eq!(reply(Reply::Error(AgentError::OtherImage { identity: 300 })), "0408ac02");
     assert_eq!(reply(Reply::Error(AgentError::Frame)), "0401");
     assert_eq!(reply(Reply::Error(AgentError::NothingRead)), "0402");
     assert_eq!(error(ImageError::Magic.into()), "04000003");

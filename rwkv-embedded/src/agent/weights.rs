@@ -15,6 +15,9 @@ use super::{
 };
 use crate::stream::{Buffered, Medium, buffer_words, words_around};
 
+/// How often the image is read at boot, at most.
+const ATTEMPTS: u32 = 3;
+
 /// A stream that an agent runs over.
 pub trait Weights: Stream + Sized {
     /// Bytes from the start of the image to the end of the medium, or of the image.
@@ -64,6 +67,18 @@ impl<M: Medium, const VERIFY: bool> Weights for Buffered<'_, M, VERIFY> {
     }
 }
 
+/// Tries something a few times, up to the first time that it succeeds.
+pub(super) fn insist<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match attempt() {
+            Err(_) if left > 0 => {}
+            last => return last,
+        }
+    }
+}
+
 /// Checks the whole image.
 pub(super) fn check<S: Weights>(stream: &mut S) -> Result<(Header, ImageInfo), Error> {
     let Checked { header, identity } = stream.check()?;
@@ -75,7 +90,8 @@ impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, V
     /// at the latest. State, scratch and the buffer of the stream lie in `arena`; where it has room
     /// for one more state, a token that fails leaves the state as it was.
     ///
-    /// The driver waits: a medium whose reads give way to other tasks is [`Error::Internal`].
+    /// The image is checked up to three times: a board without a host that could ask again should
+    /// not stay without its image for one read that failed. The driver waits: a medium whose reads give way to other tasks is [`Error::Internal`].
     ///
     /// What goes wrong here is told to the host when it asks.
     #[inline(never)]
@@ -85,7 +101,7 @@ impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, V
         let found = Buffered::<M, VERIFY>::new(medium, first, room, words)
             .map_err(Error::Stream)
             .and_then(|mut stream| {
-                let (header, info) = check(&mut stream)?;
+                let (header, info) = insist(|| check(&mut stream))?;
                 Ok((header, info, stream.into_medium()))
             });
         match found {

@@ -1,14 +1,17 @@
 //! An image that is linked into the firmware: [`model!`](crate::model) and what it stands on.
 //!
 //! ```
-//! use rwkv_core::{GenerateError, sampler::SamplerConfig};
+//! use rwkv_core::{GenerateError, sampler::SamplerConfig, tokenizer::StopStream};
 //!
 //! rwkv_embedded::model!(mod tiny = "tiny.rwkv", ram = 1024);
 //!
 //! fn write(memory: &mut tiny::Memory) -> Result<(), GenerateError> {
 //!     let mut generator = tiny::start(memory, SamplerConfig::GREEDY)?; // checks every byte
 //!     generator.read(b"Once")?;
-//!     generator.generate(16, &[b"\n"], |text| print!("{}", text.escape_ascii()))?;
+//!     let print = |text: &[u8]| print!("{}", text.escape_ascii());
+//!     let mut stop = StopStream::new(&[b"\n"])?;
+//!     generator.generate(16, &mut stop, print)?;
+//!     stop.finish(print);
 //!     Ok(())
 //! }
 //!
@@ -17,7 +20,7 @@
 //! write(&mut memory)?;
 //! # // Nothing was read: there is nothing to go on from.
 //! # let mut generator = tiny::start(&mut memory, SamplerConfig::GREEDY)?;
-//! # generator.generate(1, &[], |_| ()).unwrap_err();
+//! # generator.generate(1, &mut StopStream::default(), |_| ()).unwrap_err();
 //! # assert!(tiny::Memory::BYTES <= 1024 && tiny::IMAGE.0.len() == tiny::HEADER.bytes() as usize);
 //! # Ok::<(), GenerateError>(())
 //! ```

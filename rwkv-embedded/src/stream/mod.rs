@@ -23,7 +23,7 @@ mod plan;
 pub use ahead::{Ahead, ReadAhead};
 pub use buffered::Buffered;
 pub use media::{Nor, NorAsync, SECTOR, SectorDevice, Sectors};
-pub use placed::{Placed, Range, load};
+pub use placed::{Placed, PlacedRange, load};
 
 use core::{future::poll_fn, task::Poll};
 

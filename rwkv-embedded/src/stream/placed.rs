@@ -5,7 +5,7 @@ use rwkv_core::{StreamError, stream::Stream};
 /// Words of an image that lie in a memory as well. `rwkv place` chooses them and writes the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Range {
+pub struct PlacedRange {
     /// The first of them in the image.
     pub first: u32,
     /// How many.
@@ -25,16 +25,16 @@ pub struct Range {
 ///
 /// ```
 /// # use rwkv_core::stream::Stream;
-/// # use rwkv_embedded::stream::{Placed, Range};
+/// # use rwkv_embedded::stream::{Placed, PlacedRange};
 /// # fn placed<'a>(in_flash: &'a [u32], in_ram: &'a [u32], card: impl Stream) -> impl Stream {
-/// const FLASH: [Range; 1] = [Range { first: 64, words: 1000, at: 0 }];
-/// const RAM: [Range; 1] = [Range { first: 1064, words: 200, at: 0 }];
+/// const FLASH: [PlacedRange; 1] = [PlacedRange { first: 64, words: 1000, at: 0 }];
+/// const RAM: [PlacedRange; 1] = [PlacedRange { first: 1064, words: 200, at: 0 }];
 /// Placed::new(&FLASH, in_flash, Placed::new(&RAM, in_ram, card))
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Placed<'a, S> {
-    ranges: &'a [Range],
+    ranges: &'a [PlacedRange],
     memory: &'a [u32],
     inner: S,
     at: usize,
@@ -45,7 +45,7 @@ rwkv_core::brief!([S] Placed<'_, S>, |stream| "Placed(at word {})", stream.at);
 impl<'a, S: Stream> Placed<'a, S> {
     /// A stream over ranges in ascending order, none of which overlap, and the memory in which
     /// they lie. A range that the memory does not hold is not used.
-    pub fn new(ranges: &'a [Range], memory: &'a [u32], inner: S) -> Self {
+    pub fn new(ranges: &'a [PlacedRange], memory: &'a [u32], inner: S) -> Self {
         let at = inner.position();
         Self { ranges, memory, inner, at }
     }
@@ -122,7 +122,7 @@ impl<S: Stream> Stream for Placed<'_, S> {
 /// # Errors
 /// The stream's; [`StreamError::Buffer`] if the memory is too small.
 pub async fn load<S: Stream>(
-    ranges: &[Range],
+    ranges: &[PlacedRange],
     memory: &mut [u32],
     stream: &mut S,
     words: usize,

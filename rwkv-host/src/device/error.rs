@@ -238,6 +238,11 @@ impl std::fmt::Display for Refusal {
             AgentError::StateNonFinite { word } => {
                 write!(f, "word {word} of the state is infinite or not a number")
             }
+            AgentError::OtherImage { identity } => write!(
+                f,
+                "there is an image without a fault, {identity:08x}, and not the one that was there \
+                 when the device started; restart it"
+            ),
             error => write!(f, "{error:?}"),
         }
     }

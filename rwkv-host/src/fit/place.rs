@@ -3,7 +3,7 @@
 use super::{Known, Layout, Touch, Trace, layout};
 
 /// Words of the image in a memory.
-pub use rwkv_embedded::stream::Range;
+pub use rwkv_embedded::stream::PlacedRange as Range;
 
 /// The ranges of one memory after the other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -128,7 +128,7 @@ fn write_files(
 fn rust(identity: u32, placement: &Placement) -> String {
     let mut text = format!(
         "// Written by `rwkv place` for the image {identity:08x}.\n\
-         use rwkv_embedded::stream::Range;\n"
+         use rwkv_embedded::stream::PlacedRange as Range;\n"
     );
     for (name, ranges) in MEMORIES.into_iter().zip(&placement.memories) {
         let (name, count) = (name.to_uppercase(), ranges.len());

@@ -13,7 +13,7 @@ use cortex_m_rt::entry;
 use embedded_alloc::LlffHeap;
 use rwkv_embedded::{
     firmware::HeapMemory,
-    rwkv_core::{Digest, GenerateError, Image, sampler::SamplerConfig},
+    rwkv_core::{Digest, GenerateError, Image, sampler::SamplerConfig, tokenizer::StopStream},
 };
 use semihosting::{eprintln, io::Write, println, process};
 
@@ -48,7 +48,7 @@ fn write() -> Result<Digest, GenerateError> {
     let mut generator = memory.start(&image, SAMPLER)?;
     print(PROMPT);
     generator.read(PROMPT)?;
-    generator.generate(TOKENS, &[], print)?;
+    generator.generate(TOKENS, &mut StopStream::default(), print)?;
     generator.read(&[])?; // the last token, which is pending
     Ok(Digest::token(image.header(), &generator.state(), Digest::default())?)
 }

@@ -4,7 +4,7 @@
 #![no_main]
 
 use cortex_m_rt::entry;
-use rwkv_embedded::rwkv_core::{GenerateError, sampler::SamplerConfig};
+use rwkv_embedded::rwkv_core::{GenerateError, sampler::SamplerConfig, tokenizer::StopStream};
 use semihosting::{eprintln, io::Write, process};
 
 // The image lies in flash; state and scratch have 12 KB, or the firmware does not compile.
@@ -28,7 +28,9 @@ fn write_tune(memory: &mut tunes::Memory) -> Result<(), GenerateError> {
     let mut generator = tunes::start(memory, SAMPLER)?; // checks every byte of the image
     print(PROMPT);
     generator.read(PROMPT)?;
-    generator.generate(300, &[b"\n\n"], print)?;
+    let mut stop = StopStream::new(&[b"\n\n"])?;
+    generator.generate(300, &mut stop, print)?;
+    stop.finish(print); // at the limit, what may be the start of the stop text
     Ok(())
 }
 
