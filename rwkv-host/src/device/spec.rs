@@ -2,7 +2,7 @@
 
 use std::{fmt, iter, str::FromStr};
 
-use super::QemuBoard;
+use super::{QemuBoard, rp2040};
 
 /// A device that `--device` can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -22,6 +22,16 @@ impl DeviceSpec {
     pub fn all() -> impl Iterator<Item = Self> {
         let boards = QemuBoard::ALL.map(Self::Qemu);
         iter::once(Self::Sim).chain(boards).chain(iter::once(Self::Rp2040js))
+    }
+
+    /// Bytes of RAM that the firmware's arena leaves to static variables and the stack. `None` for
+    /// the simulated device, which has the memory of this machine.
+    pub const fn left_by_arena(self) -> Option<u32> {
+        match self {
+            Self::Sim => None,
+            Self::Qemu(board) => Some(board.facts().ram - board.facts().arena),
+            Self::Rp2040js => Some(rp2040::RAM - rp2040::ARENA),
+        }
     }
 }
 
