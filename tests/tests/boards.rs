@@ -143,10 +143,7 @@ fn agrees(board: QemuBoard) {
     }
     tells_of_no_image(board);
     let verdicts = agree(DeviceSpec::Qemu(board)).expect("the board starts");
-    for verdict in verdicts {
-        assert!(verdict.instructions_per_token.is_some());
-        has_room(board, verdict.memory.expect("the board tells its memory"));
-    }
+    assert!(verdicts.iter().all(|verdict| verdict.instructions_per_token.is_some()));
 }
 
 /// A board without an image answers, and the host can read its log.
@@ -184,12 +181,13 @@ fn a_board_with_16_kb_writes_a_tune() {
 }
 
 /// The stack of the agent keeps away from the arena.
-fn has_room(board: QemuBoard, memory: Memory) {
+fn has_room(spec: DeviceSpec, memory: Memory) {
+    let left = spec.left_by_arena().expect("a board has an arena");
     let stack = memory.stack.expect("the board measures its stack");
     let statics = memory.statics.expect("the board knows its statics");
-    let untouched = board.left_by_arena().saturating_sub(statics + stack);
-    println!("{}: {stack} bytes of stack, {untouched} bytes never touched\n", board.name());
-    assert!(untouched >= HEADROOM, "{}: {untouched} bytes below the stack", board.name());
+    let untouched = left.saturating_sub(statics + stack);
+    println!("{spec}: {stack} bytes of stack, {untouched} bytes never touched\n");
+    assert!(untouched >= HEADROOM, "{spec}: {untouched} bytes below the stack");
 }
 
 #[test]
@@ -237,6 +235,7 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
             let memory = verdict.memory.expect("the board tells its memory");
             assert_eq!(memory.heap, 0);
             assert!(memory.stack.is_some_and(|bytes| bytes > 0));
+            has_room(spec, memory);
             check_reads(spec, &image, &tokens);
             device.verify().expect("the image is whole");
             device.halt().expect("it ends");

@@ -34,7 +34,7 @@ pub use heap::{HeapError, HeapMemory};
 pub use message::{Message, budget, header};
 
 use rwkv_core::{
-    GenerateError, Generator, Header, Image, Model, State, StateView,
+    Error, GenerateError, Generator, Header, Image, Model, State, StateView,
     sampler::{Sampler, SamplerConfig},
     stream::{InPlace, Stream},
     tokenizer::Tokenizer,
@@ -214,6 +214,42 @@ pub fn start<'a>(
     let mut generator = begin(*image.header(), stream, (state, scratch), tokenizer, sampler)?;
     generator.reset()?;
     Ok(generator)
+}
+
+/// A model and its state in one arena, for firmware that runs whatever image it finds. `ready` says
+/// whether there is a state: it is false at first. What is beyond [`Header::state_words`] and
+/// [`Header::scratch_words`] is not used.
+///
+/// ```
+/// # use rwkv_core::{Image, stream::InPlace};
+/// # use rwkv_embedded::firmware::in_arena;
+/// # rwkv_embedded::model!(mod tiny = "tiny.rwkv");
+/// # fn demo(image: &Image<'_>, arena: &mut [f32]) -> Result<(), rwkv_core::Error> {
+/// let mut ready = false;
+/// let stream = InPlace::new(image.words());
+/// let (mut model, mut state) = in_arena(*image.header(), stream, arena, &mut ready)?;
+/// model.reset(state.reborrow())?;
+/// # Ok(())
+/// # }
+/// # let (image, mut arena) = (tiny::open().unwrap(), [0.0; 1024]);
+/// # demo(&image, &mut arena).unwrap();
+/// # demo(&image, &mut arena[..8]).unwrap_err();
+/// ```
+///
+/// # Errors
+/// [`Error::StateSize`] if the arena has no room for the state, that of [`Model::new`] if it has
+/// none for the scratch.
+pub fn in_arena<'a, S: Stream>(
+    header: Header,
+    stream: S,
+    arena: &'a mut [f32],
+    ready: &'a mut bool,
+) -> Result<(Model<'a, S>, StateView<'a>), Error> {
+    let (needed, given) = (header.state_words(), arena.len() as u32);
+    let small = Error::StateSize { needed: needed as u32, given };
+    let (state, scratch) = arena.split_at_mut_checked(needed).ok_or(small)?;
+    let state = StateView::over(&header, state, ready)?;
+    Ok((Model::new(header, stream, scratch)?, state))
 }
 
 fn begin<'a, S: Stream>(

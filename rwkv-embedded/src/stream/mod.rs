@@ -7,7 +7,8 @@
 //! - [`ReadAhead`] has two buffers or more, and reads into one while the core computes from another.
 //!
 //! Media that there are: [`Nor`] and [`NorAsync`] over the traits of `embedded-storage` and its
-//! asynchronous twin, and [`Sectors`] over cards and disks that are read by blocks of 512 bytes.
+//! asynchronous twin, and [`Sectors`] over cards and disks that are read by blocks of 512 bytes,
+//! such as an [`SdCard`] in SPI mode.
 //!
 //! [`Placed`] lies over either: part of the image in internal flash or RAM, the rest from there.
 //!
@@ -19,11 +20,13 @@ mod buffered;
 mod media;
 mod placed;
 mod plan;
+mod sd;
 
 pub use ahead::{Ahead, ReadAhead};
 pub use buffered::Buffered;
 pub use media::{Nor, NorAsync, SECTOR, SectorDevice, Sectors};
 pub use placed::{Placed, PlacedRange, load};
+pub use sd::{SdBus, SdCard, SdError};
 
 use core::{future::poll_fn, task::Poll};
 

@@ -124,11 +124,6 @@ impl QemuBoard {
         self.facts().emulator.program
     }
 
-    /// Bytes of RAM that the firmware's arena leaves to static variables and the stack.
-    pub const fn left_by_arena(self) -> u32 {
-        self.facts().ram - self.facts().arena
-    }
-
     /// Bytes of the largest image that its firmware has room for.
     pub const fn image_room(self) -> usize {
         self.facts().image.room()
@@ -203,7 +198,7 @@ impl QemuBoard {
 mod tests {
     use std::{fs, path::Path};
 
-    use super::*;
+    use super::{super::rp2040, *};
 
     /// The number behind `name` and an equals sign, in the notation of linker scripts.
     fn number(script: &str, name: &str) -> u32 {
@@ -220,23 +215,34 @@ mod tests {
         }
     }
 
+    /// Compares RAM, arena and, where the image lies in memory, its address and room with the
+    /// memory map of a board.
+    fn compare(name: &str, ram: u32, arena: u32, image: Option<(u32, usize)>) {
+        let path = format!("../rwkv-embedded/boards/{name}/memory.x");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
+        let script = fs::read_to_string(script).expect(&path);
+        let (_, of_ram) = script.split_once("\n  RAM ").expect(&path);
+        assert_eq!(number(of_ram, "LENGTH"), ram, "{path}");
+        assert_eq!(number(&script, "_arena_size"), arena, "{path}");
+        if let Some(image) = image {
+            let [start, end] = ["_image_start", "_image_end"].map(|name| number(&script, name));
+            assert_eq!((start, (end - start) as usize), image, "{path}");
+        }
+    }
+
     #[test]
     fn the_table_and_the_memory_maps_agree() {
         for board in QemuBoard::ALL {
-            let path = format!("../rwkv-embedded/boards/{}/memory.x", board.name());
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
-            let script = fs::read_to_string(script).expect(&path);
             let facts = board.facts();
-            let (_, ram) = script.split_once("\n  RAM ").expect(&path);
-            assert_eq!(number(ram, "LENGTH"), facts.ram, "{path}");
-            assert_eq!(number(&script, "_arena_size"), facts.arena, "{path}");
-            let (Medium::Memory { address, room } | Medium::RiscvElf { address, room }) =
-                facts.image
-            else {
-                continue;
+            let image = match facts.image {
+                Medium::Memory { address, room } | Medium::RiscvElf { address, room } => {
+                    Some((address, room))
+                }
+                _ => None,
             };
-            let [start, end] = ["_image_start", "_image_end"].map(|name| number(&script, name));
-            assert_eq!((start, (end - start) as usize), (address, room), "{path}");
+            compare(board.name(), facts.ram, facts.arena, image);
         }
+        let image = (rp2040::FLASH + rp2040::IMAGE as u32, rp2040::SIZE - rp2040::IMAGE);
+        compare(rp2040::NAME, rp2040::RAM, rp2040::ARENA, Some(image));
     }
 }

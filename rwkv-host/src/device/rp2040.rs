@@ -23,10 +23,14 @@ const PACKAGE: &str = "rwkv-host/rp2040js";
 const BRIDGE: &str = "bridge.mjs";
 
 /// Where the flash begins, and its bytes.
-const FLASH: u64 = 0x1000_0000;
-const SIZE: usize = 0x0020_0000;
+pub(super) const FLASH: u32 = 0x1000_0000;
+pub(super) const SIZE: usize = 0x0020_0000;
 /// Where in the flash the image lies.
-const IMAGE: usize = 0x0008_0000;
+pub(super) const IMAGE: usize = 0x0008_0000;
+
+/// Bytes of RAM, and of those the arena's, as in its `memory.x`.
+pub(super) const RAM: u32 = 264 << 10;
+pub(super) const ARENA: u32 = 224 << 10;
 
 /// Bytes of the largest image.
 pub(super) const ROOM: usize = SIZE - IMAGE;
@@ -70,7 +74,7 @@ fn loaded(elf: &[u8]) -> Option<Vec<u8>> {
         if header.p_type(LittleEndian) != object::elf::PT_LOAD || bytes.is_empty() {
             continue;
         }
-        let address = u64::from(header.p_paddr(LittleEndian));
+        let address = header.p_paddr(LittleEndian);
         let start = usize::try_from(address.checked_sub(FLASH)?).ok()?;
         let end = start.checked_add(bytes.len()).filter(|end| *end <= IMAGE)?;
         flash.resize(flash.len().max(end), u8::MAX);

@@ -23,6 +23,16 @@ impl DeviceSpec {
         let boards = QemuBoard::ALL.map(Self::Qemu);
         iter::once(Self::Sim).chain(boards).chain(iter::once(Self::Rp2040js))
     }
+
+    /// Bytes of RAM that the firmware's arena leaves to static variables and the stack. `None` for
+    /// the simulated device, which has the memory of this machine.
+    pub const fn left_by_arena(self) -> Option<u32> {
+        match self {
+            Self::Sim => None,
+            Self::Qemu(board) => Some(board.facts().ram - board.facts().arena),
+            Self::Rp2040js => Some(rp2040::RAM - rp2040::ARENA),
+        }
+    }
 }
 
 impl DeviceSpec {

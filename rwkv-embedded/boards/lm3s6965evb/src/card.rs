@@ -18,6 +18,7 @@ const PIN_0: u32 = 1 << 0;
 /// Commands, with the CRC that each has in its last byte where the card wants one.
 const GO_IDLE: (u8, u8) = (0, 0x95);
 const SEND_IF_COND: (u8, u8) = (8, 0x87);
+const SEND_CID: (u8, u8) = (10, 1);
 const SET_BLOCKLEN: (u8, u8) = (16, 1);
 const READ_SINGLE_BLOCK: (u8, u8) = (17, 1);
 const SD_SEND_OP_COND: (u8, u8) = (41, 1);
@@ -32,6 +33,8 @@ const IF_COND: u32 = 0x1aa;
 /// Of ACMD41: the host knows cards that are addressed by sector; of the OCR: this is one.
 const HIGH_CAPACITY: u32 = 1 << 30;
 const START_OF_DATA: u8 = 0xfe;
+/// These are zero in a token that says why no data come.
+const NOT_OF_DATA_ERROR: u8 = 0xf0;
 
 /// Bytes in which an answer must come.
 const ANSWER: u32 = 16;
@@ -45,8 +48,12 @@ pub enum CardError {
     Silent,
     /// It answered a command with this.
     Refused(u8),
+    /// It could not read the data, and sent this token in their place.
+    Data(u8),
     /// It takes other voltages.
     Voltage,
+    /// It is another card than the first: put that one back, or reset the board.
+    Changed,
     /// The sector is beyond those that it can address.
     Address,
 }
@@ -56,6 +63,8 @@ pub struct Card {
     spi: Spi,
     /// What a sector counts in addresses, once the card is set up.
     step: Option<u32>,
+    /// The identification of the first card.
+    cid: Option<[u8; 16]>,
 }
 
 impl Card {
@@ -69,7 +78,7 @@ impl Card {
             ptr::write_volatile(PORT_D_DIR, PIN_0);
             ptr::write_volatile(PORT_D_DEN, PIN_0);
         }
-        let mut card = Self { spi, step: None };
+        let mut card = Self { spi, step: None, cid: None };
         // Only an output can be set.
         card.select(false);
         card
@@ -106,26 +115,61 @@ impl Card {
         }
     }
 
-    /// Sets the card up. Returns what a sector counts in its addresses.
+    /// Data behind a command that was accepted.
+    fn data(&mut self, bytes: &mut [u8]) -> Result<(), CardError> {
+        let found = |byte| byte == START_OF_DATA || byte & NOT_OF_DATA_ERROR == 0;
+        match self.wait(PATIENCE, found)? {
+            START_OF_DATA => {}
+            token => return Err(CardError::Data(token)),
+        }
+        bytes.fill(0xff);
+        self.spi.exchange(bytes);
+        // The CRC: the blocks of an image have checksums of their own.
+        let [_, _] = self.receive();
+        Ok(())
+    }
+
+    /// Sets the card up, if it is the first or that one again. Returns what a sector counts in its
+    /// addresses.
     fn start(&mut self) -> Result<u32, CardError> {
         self.expect(GO_IDLE, 0, IDLE)?;
         let second = self.command(SEND_IF_COND, IF_COND)? & ILLEGAL == 0;
         if second && u32::from_be_bytes(self.receive()) & 0xfff != IF_COND {
             return Err(CardError::Voltage);
         }
-        let host = if second { HIGH_CAPACITY } else { 0 };
+        self.leave_idle(if second { HIGH_CAPACITY } else { 0 })?;
+        let step = if second && self.has_high_capacity()? {
+            1
+        } else {
+            self.expect(SET_BLOCKLEN, SECTOR as u32, READY)?;
+            SECTOR as u32
+        };
+        let cid = self.cid()?;
+        if *self.cid.get_or_insert(cid) == cid { Ok(step) } else { Err(CardError::Changed) }
+    }
+
+    /// Waits until the card is ready for a host of these abilities.
+    fn leave_idle(&mut self, host: u32) -> Result<(), CardError> {
         for _ in 0..PATIENCE {
             self.command(APP_CMD, 0)?;
             if self.command(SD_SEND_OP_COND, host)? == READY {
-                self.command(READ_OCR, 0)?;
-                if second && u32::from_be_bytes(self.receive()) & HIGH_CAPACITY != 0 {
-                    return Ok(1);
-                }
-                self.expect(SET_BLOCKLEN, SECTOR as u32, READY)?;
-                return Ok(SECTOR as u32);
+                return Ok(());
             }
         }
         Err(CardError::Silent)
+    }
+
+    fn has_high_capacity(&mut self) -> Result<bool, CardError> {
+        self.command(READ_OCR, 0)?;
+        Ok(u32::from_be_bytes(self.receive()) & HIGH_CAPACITY != 0)
+    }
+
+    /// The card's identification.
+    fn cid(&mut self) -> Result<[u8; 16], CardError> {
+        let mut cid = [0; 16];
+        self.expect(SEND_CID, 0, READY)?;
+        self.data(&mut cid)?;
+        Ok(cid)
     }
 
     fn read(&mut self, sector: u32, bytes: &mut [u8]) -> Result<(), CardError> {
@@ -138,11 +182,7 @@ impl Card {
         for (sector, bytes) in (sector..).zip(bytes.chunks_exact_mut(SECTOR)) {
             let address = sector.checked_mul(step).ok_or(CardError::Address)?;
             self.expect(READ_SINGLE_BLOCK, address, READY)?;
-            self.wait(PATIENCE, |byte| byte == START_OF_DATA)?;
-            bytes.fill(0xff);
-            self.spi.exchange(bytes);
-            // The CRC: the blocks of an image have checksums of their own.
-            let [_, _] = self.receive();
+            self.data(bytes)?;
         }
         self.step = Some(step);
         Ok(())

@@ -21,15 +21,18 @@ use embassy_time::Timer;
 use embedded_io_async::{Read, Write};
 use panic_probe as _;
 use rwkv_core::{
-    Error, Header, Model, StateView,
-    image::HEADER_BYTES,
+    Error, Header, ImageError,
+    image::{self, HEADER_BYTES, TokenizerKind},
     sampler::{Sampler, SamplerConfig},
 };
-use rwkv_embedded::stream::{Medium, NorAsync, ReadAhead};
+use rwkv_embedded::{
+    firmware::in_arena,
+    stream::{Medium, NorAsync, ReadAhead},
+};
 use static_cell::ConstStaticCell;
 
 /// Bytes of the flash, and where in it the image begins.
-const SIZE: usize = 2 << 20;
+const SIZE: usize = if cfg!(feature = "flash-4m") { 4 << 20 } else { 2 << 20 };
 const IMAGE: u32 = 512 << 10;
 /// Tokens of an answer.
 const COUNT: u32 = 200;
@@ -82,29 +85,35 @@ async fn answer(
     let header = Header::parse(&header)?;
     defmt::info!("{}", header);
 
-    let arena = ARENA.take();
-    let (needed, given) = (header.state_words(), arena.len() as u32);
-    let small = Error::StateSize { needed: needed as u32, given };
-    let (words, scratch) = arena.split_at_mut_checked(needed).ok_or(small)?;
-    let mut ready = false;
-    let mut state = StateView::over(&header, words, &mut ready)?;
     let blocks = BLOCKS.each_ref().map(|block| &mut block.take()[..]);
     let ahead = ReadAhead::new(flash, IMAGE, header.bytes(), blocks, ROW.take())?;
-    let mut model = Model::new(header, ahead.stream::<true>(), scratch)?;
+    let given = SIZE as u32 - IMAGE;
+    ahead.drive(image::check(&mut ahead.stream::<true>(), given)).await?;
+    if header.tokenizer != TokenizerKind::Bytes {
+        defmt::error!("this firmware writes tokens as bytes: convert a model without vocabulary");
+        return Err(ImageError::Tokenizer(header.tokenizer as u8).into());
+    }
+    let mut ready = false;
+    let stream = ahead.stream::<true>();
+    let (mut model, mut state) = in_arena(header, stream, ARENA.take(), &mut ready)?;
     let mut sampler = defmt::unwrap!(Sampler::new(SAMPLER));
 
     ahead.drive(model.reset_async(state.reborrow())).await?;
     loop {
         let mut byte = [0];
         while byte != *b"\n" {
-            defmt::unwrap!(uart.read_exact(&mut byte).await);
+            // Noise on the line, or an overrun.
+            if uart.read_exact(&mut byte).await.is_err() {
+                continue;
+            }
             sampler.begin();
             let token = byte[0].into();
             ahead.drive(model.step_async(state.reborrow(), token, &mut sampler)).await?;
         }
         for _ in 0..COUNT {
             let token = defmt::unwrap!(sampler.finish());
-            defmt::unwrap!(uart.write_all(&[token as u8]).await);
+            // What the line loses is lost.
+            let _ = uart.write_all(&[token as u8]).await;
             sampler.begin();
             ahead.drive(model.step_async(state.reborrow(), token, &mut sampler)).await?;
         }

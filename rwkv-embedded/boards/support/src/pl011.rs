@@ -1,4 +1,5 @@
-//! The PrimeCell UART PL011 (ARM DDI 0183), without interrupts.
+//! The PrimeCell UART PL011 (ARM DDI 0183) as QEMU has it, without interrupts. It needs no baud
+//! rate and no pins: neither is set, and on a chip the line stays silent until the board does so.
 
 use core::{convert::Infallible, ptr};
 
