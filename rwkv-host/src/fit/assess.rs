@@ -1,12 +1,9 @@
 //! A model on a part: what it needs, what is there, and what limits it.
 
 use rwkv_core::Image;
-use rwkv_embedded::stream::buffer_words;
 use serde::Serialize;
 
-use super::{
-    Board, Core, Layout, Medium, Place, SD_CARD, SPI_NOR, Time, Trace, one_buffer, two_buffers,
-};
+use super::{Board, Core, Layout, Place, SD_CARD, SPI_NOR, Time, Trace, over, stream};
 use crate::convert::{Options, Packing, Weights};
 
 /// A part, and the firmware on it.
@@ -227,18 +224,7 @@ pub fn assess(layout: &Layout, part: &Part, live: f64) -> Fit {
 /// Bytes of the buffers of a stream.
 fn buffer_bytes(layout: &Layout, part: &Part) -> u64 {
     let Place::Streamed { medium, .. } = part.image else { return 0 };
-    let block = buffer_words(&layout.header, medium.unit as usize);
-    let words = match part.buffers {
-        0 | 1 => block,
-        // Rows of tables have a buffer of their own.
-        _ => 2 * block + rows_words(layout, &medium),
-    };
-    4 * words as u64
-}
-
-fn rows_words(layout: &Layout, medium: &Medium) -> usize {
-    let unit = (medium.unit as usize / 4).max(1);
-    (layout.row_words() + unit - 1).next_multiple_of(unit)
+    4 * stream::words(layout, medium.unit, part.buffers).iter().sum::<usize>() as u64
 }
 
 /// How long a token takes, over a medium; how fast it is; and how weights are reached.
@@ -252,14 +238,9 @@ fn limits(trace: &Trace, layout: &Layout, part: &Part) -> (Option<Time>, Limits,
         }
         Place::Streamed { name, medium, .. } => {
             let rate = part.per_second.unwrap_or(f64::INFINITY);
-            let time = match part.buffers {
-                0 | 1 => one_buffer(trace, &medium, rate),
-                _ => {
-                    let room = buffer_words(&layout.header, medium.unit as usize);
-                    two_buffers(trace, &medium, room, rate)
-                }
-            };
-            (Some(time), Some(time.reading), Some(time.seconds), name)
+            // The layouts here are whole, and units are checked where they are given.
+            let time = over(layout, trace, &medium, part.buffers, rate).ok();
+            (time, time.map(|time| time.reading), time.map(|time| time.seconds), name)
         }
     };
     let binds = match (reading, computing) {

@@ -51,16 +51,20 @@ const KB: u64 = 1024;
 const MB: u64 = 1024 * KB;
 const MHZ: f64 = 1e6;
 
-/// A card on SPI at 25 MHz, the most of its default speed mode; a read of a block takes a command
-/// of six bytes, a response, a token and a CRC at least: 12 bytes. What the card needs to find a
-/// block comes on top and is not known.
-pub const SD_CARD: Medium =
-    Medium { unit: 512, bandwidth: 25.0 * MHZ / 8.0, latency: 12.0 * 8.0 / (25.0 * MHZ) };
+/// A card on SPI at 25 MHz, the most of its default speed mode. Drivers ask for each block by
+/// itself (CMD17): a command of six bytes, a response, a token and a CRC at least, 12 bytes to 512.
+/// What the card needs to find a block comes on top and is not known.
+pub const SD_CARD: Medium = Medium {
+    unit: 512,
+    bandwidth: 25.0 * MHZ / 8.0 * 512.0 / (512.0 + 12.0),
+    latency: 0.0,
+    per_byte: 0.0,
+};
 
 /// A NOR flash on SPI with a line each way at 25 MHz, the most that the read command 03h of most
 /// chips allows; the command and its address are four bytes.
 pub const SPI_NOR: Medium =
-    Medium { unit: 4, bandwidth: 25.0 * MHZ / 8.0, latency: 32.0 / (25.0 * MHZ) };
+    Medium { unit: 4, bandwidth: 25.0 * MHZ / 8.0, latency: 32.0 / (25.0 * MHZ), per_byte: 0.0 };
 
 const MPS2_AN386: Board = Board {
     name: "mps2-an386",

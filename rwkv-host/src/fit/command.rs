@@ -182,7 +182,12 @@ impl FitArgs {
         let bandwidth = self.mbps.map(|mbps| 1e6 * mbps);
         let image = match (self.external, bandwidth) {
             (Some(room), Some(bandwidth)) => {
-                let medium = Medium { unit: self.unit, bandwidth, latency: 1e-6 * self.latency };
+                let medium = Medium {
+                    unit: self.unit,
+                    bandwidth,
+                    latency: 1e-6 * self.latency,
+                    per_byte: 0.0,
+                };
                 Place::Streamed { name: "external", room, medium }
             }
             _ => Place::InPlace { bandwidth },
