@@ -44,7 +44,7 @@ impl From<Board> for Part {
             image: board.image,
             firmware: board.core.firmware(),
             stack: board.core.stack(),
-            buffers: 2,
+            buffers: board.image.buffers(),
         }
     }
 }
@@ -78,6 +78,11 @@ pub struct Ram {
     pub stack: u64,
     /// Firmware, and an image in place, where they lie in RAM.
     pub program: u64,
+    /// A copy of the state, which a stream that can fail may have on top: with it, a token that
+    /// failed is undone. Not counted; 0 in place.
+    pub undo: u64,
+    /// What a state in 16 bits would save, if there were one: it is in f32 in every image.
+    pub half_state: u64,
     /// All of it, and what there is.
     #[serde(flatten)]
     pub total: Need,
@@ -193,7 +198,9 @@ pub fn assess(layout: &Layout, part: &Part, live: f64) -> Fit {
         let program = if part.runs_from_ram { part.firmware + in_ram } else { 0 };
         let needed = state + scratch + buffers + part.stack + program;
         let total = Need { needed, there: part.ram };
-        Ram { state, scratch, buffers, stack: part.stack, program, total }
+        let undo = if medium.is_some() { state } else { 0 };
+        let half_state = state / 2;
+        Ram { state, scratch, buffers, stack: part.stack, program, undo, half_state, total }
     };
     let (time, limits, image_in) = limits(&trace, layout, part);
     let none = Trace::new(layout, &part.core.costs(), 0.0);
@@ -299,10 +306,12 @@ fn options(image: &Image<'_>, core: Core, weights: Weights) -> Options<'static> 
 fn ways(part: &Part) -> Vec<Part> {
     let with = |image: Place, buffers: u8| Part { image, buffers, ..part.clone() };
     match part.image {
-        image @ Place::Streamed { .. } => vec![with(image, 1), with(image, 2)],
+        image @ Place::Streamed { buffers, .. } => (1..=buffers).map(|n| with(image, n)).collect(),
         image @ Place::InPlace { .. } => {
-            let nor = Place::Streamed { name: "SPI NOR", room: 16 << 20, medium: SPI_NOR };
-            let card = Place::Streamed { name: "SD card", room: 4 << 30, medium: SD_CARD };
+            let nor =
+                Place::Streamed { name: "SPI NOR", room: 16 << 20, medium: SPI_NOR, buffers: 2 };
+            let card =
+                Place::Streamed { name: "SD card", room: 4 << 30, medium: SD_CARD, buffers: 2 };
             vec![
                 with(image, part.buffers),
                 with(nor, 1),
