@@ -18,7 +18,7 @@ use crate::{
 pub struct BenchArgs {
     /// The image
     pub image: PathBuf,
-    /// The device: sim, or an emulated board such as qemu:mps2-an386
+    /// The device: sim, rp2040js, or an emulated board such as qemu:mps2-an386
     #[arg(long, value_name = "DEVICE", default_value = "sim")]
     pub device: DeviceSpec,
     /// The prompt, which is read before the clock runs
@@ -123,6 +123,10 @@ pub fn bench(
 /// Whatever leaves no figure.
 pub fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     ensure!(args.tokens > 0, "nothing to measure: give -n at least 1");
+    ensure!(
+        args.firmware.is_none() || !matches!(args.device, DeviceSpec::Sim),
+        "--firmware is for an emulated board, and sim has none; give --device, or leave it out"
+    );
     let file = cli::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.tokenizer.open(&image)?;

@@ -112,16 +112,49 @@ fn a_placement_is_written_with_its_tables() {
     assert!(error.contains("give --flash or --ram"), "{error}");
 }
 
+/// An image that lies where an output would is not written over, and nothing of an earlier
+/// placement is left.
+#[test]
+fn a_placement_spares_its_image_and_leaves_nothing_old() {
+    let dir = folder();
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let image = std::fs::read(dir.path().join("x")).unwrap();
+    std::fs::write(out.join("flash.bin"), &image).unwrap();
+    let place = ["--flash", "100K", "--live", "0.2", "-o", "out"];
+    let error = rwkv(dir.path(), &[&["place", "out/flash.bin"], &place[..]].concat()).unwrap_err();
+    assert!(error.contains("would take the place of the image"), "{error}");
+    assert_eq!(std::fs::read(out.join("flash.bin")).unwrap(), image);
+
+    std::fs::write(out.join("ram.bin"), "old").unwrap();
+    rwkv(dir.path(), &[&["place", "x"], &place[..]].concat()).unwrap();
+    assert!(!out.join("ram.bin").exists());
+    assert!(out.join("flash.bin").exists() && out.join("placement.h").exists());
+}
+
+#[test]
+fn firmware_of_a_simulated_device_is_refused() {
+    let dir = folder();
+    let error = rwkv(dir.path(), &["bench", "x", "--firmware", "f.elf"]).unwrap_err();
+    assert!(error.contains("sim has none"), "{error}");
+}
+
 #[test]
 fn errors_name_the_next_step() {
     let dir = folder();
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["--board", "toaster"], &["there is no board `toaster`", "microbit", "rp2040"]),
         (&["--flash", "12Q", "--ram", "1K"], &["256K"]),
         (&["--flash", "1M"], &["--ram"]),
         (&["--board", "microbit", "--flash", "1M", "--ram", "1K"], &["cannot be used with"]),
         (&["--live", "2"], &["from 0 to 1"]),
         (&["--live", "0.5", "--prompt", "a"], &["leave one of them out"]),
+        (&["--core", "m0"], &["--flash"]),
+        (&["--tokenizer", "t.json"], &["give --prompt"]),
+        (&["--tokenizer", "t.json", "--live", "0.5"], &["give --prompt"]),
+        (&["--buffers", "1"], &["give --board"]),
+        (&["--board", "rp2040", "--buffers", "1"], &["in place", "leave it out"]),
+        (&["--board", "ast1030-evb", "--buffers", "2"], &["itself moves the bytes", "--buffers 1"]),
     ];
     for (args, told) in cases {
         let error = rwkv(dir.path(), &[&["fit", "x"], args].concat()).unwrap_err();

@@ -6,7 +6,7 @@ use rwkv_core::{Image, Model, exec::Columns, image::Id, stream::Stream};
 use rwkv_embedded::stream::{Buffered, ReadAhead, Reads, buffer_words};
 use rwkv_host::{
     convert::{Options, Weights},
-    fit::{Core, Layout, Medium, Time, Trace, one_buffer, two_buffers},
+    fit::{Core, Layout, Medium, Time, Trace, over},
     memory::Memory,
 };
 use rwkv_tests::{
@@ -96,16 +96,16 @@ fn predict<const UNIT: usize>(layout: &Layout, times: Times, live: f64, two: boo
     for touch in &mut trace.touches {
         touch.work = (times.compute * touch.words as u64) as f64;
     }
+    // A unit of time is a microsecond.
     let medium = Medium {
         unit: UNIT as u32,
-        bandwidth: 4.0 / times.read as f64,
-        latency: times.latency as f64,
+        bandwidth: 4e6 / times.read as f64,
+        latency: 1e-6 * times.latency as f64,
+        per_byte: 0.0,
     };
-    if two {
-        two_buffers(&trace, &medium, buffer_words(&layout.header, UNIT), 1.0)
-    } else {
-        one_buffer(&trace, &medium, 1.0)
-    }
+    let mut time = over(layout, &trace, &medium, 1 + u8::from(two), 1e6).unwrap();
+    time.seconds *= 1e6;
+    time
 }
 
 /// How far a prediction may be from the simulation.
@@ -131,11 +131,6 @@ fn compare<const UNIT: usize>(name: &str, image: &Image<'_>) {
                 time.seconds,
                 100.0 * off
             );
-            // Two buffers of a block hardly hold the sectors around the next: a limit, no more.
-            if two && UNIT > 4 {
-                assert!(off <= MARGIN, "{name} {times:?}: {off}");
-                continue;
-            }
             assert!(off.abs() <= MARGIN, "{name} {times:?} {two}: {off}");
             let off = time.bytes as f64 / bytes - 1.0;
             assert!(off.abs() <= MARGIN, "{name} {times:?} {two}: {off} of the bytes");

@@ -1,12 +1,9 @@
 //! A model on a part: what it needs, what is there, and what limits it.
 
 use rwkv_core::Image;
-use rwkv_embedded::stream::buffer_words;
 use serde::Serialize;
 
-use super::{
-    Board, Core, Layout, Medium, Place, SD_CARD, SPI_NOR, Time, Trace, one_buffer, two_buffers,
-};
+use super::{Board, Core, Layout, Place, SD_CARD, SPI_NOR, Time, Trace, over, stream};
 use crate::convert::{Options, Packing, Weights};
 
 /// A part, and the firmware on it.
@@ -47,7 +44,7 @@ impl From<Board> for Part {
             image: board.image,
             firmware: board.core.firmware(),
             stack: board.core.stack(),
-            buffers: 2,
+            buffers: board.image.buffers(),
         }
     }
 }
@@ -81,6 +78,11 @@ pub struct Ram {
     pub stack: u64,
     /// Firmware, and an image in place, where they lie in RAM.
     pub program: u64,
+    /// A copy of the state, which a stream that can fail may have on top: with it, a token that
+    /// failed is undone. Not counted; 0 in place.
+    pub undo: u64,
+    /// What a state in 16 bits would save, if there were one: it is in f32 in every image.
+    pub half_state: u64,
     /// All of it, and what there is.
     #[serde(flatten)]
     pub total: Need,
@@ -196,7 +198,9 @@ pub fn assess(layout: &Layout, part: &Part, live: f64) -> Fit {
         let program = if part.runs_from_ram { part.firmware + in_ram } else { 0 };
         let needed = state + scratch + buffers + part.stack + program;
         let total = Need { needed, there: part.ram };
-        Ram { state, scratch, buffers, stack: part.stack, program, total }
+        let undo = if medium.is_some() { state } else { 0 };
+        let half_state = state / 2;
+        Ram { state, scratch, buffers, stack: part.stack, program, undo, half_state, total }
     };
     let (time, limits, image_in) = limits(&trace, layout, part);
     let none = Trace::new(layout, &part.core.costs(), 0.0);
@@ -227,18 +231,7 @@ pub fn assess(layout: &Layout, part: &Part, live: f64) -> Fit {
 /// Bytes of the buffers of a stream.
 fn buffer_bytes(layout: &Layout, part: &Part) -> u64 {
     let Place::Streamed { medium, .. } = part.image else { return 0 };
-    let block = buffer_words(&layout.header, medium.unit as usize);
-    let words = match part.buffers {
-        0 | 1 => block,
-        // Rows of tables have a buffer of their own.
-        _ => 2 * block + rows_words(layout, &medium),
-    };
-    4 * words as u64
-}
-
-fn rows_words(layout: &Layout, medium: &Medium) -> usize {
-    let unit = (medium.unit as usize / 4).max(1);
-    (layout.row_words() + unit - 1).next_multiple_of(unit)
+    4 * stream::words(layout, medium.unit, part.buffers).iter().sum::<usize>() as u64
 }
 
 /// How long a token takes, over a medium; how fast it is; and how weights are reached.
@@ -252,14 +245,9 @@ fn limits(trace: &Trace, layout: &Layout, part: &Part) -> (Option<Time>, Limits,
         }
         Place::Streamed { name, medium, .. } => {
             let rate = part.per_second.unwrap_or(f64::INFINITY);
-            let time = match part.buffers {
-                0 | 1 => one_buffer(trace, &medium, rate),
-                _ => {
-                    let room = buffer_words(&layout.header, medium.unit as usize);
-                    two_buffers(trace, &medium, room, rate)
-                }
-            };
-            (Some(time), Some(time.reading), Some(time.seconds), name)
+            // The layouts here are whole, and units are checked where they are given.
+            let time = over(layout, trace, &medium, part.buffers, rate).ok();
+            (time, time.map(|time| time.reading), time.map(|time| time.seconds), name)
         }
     };
     let binds = match (reading, computing) {
@@ -318,10 +306,12 @@ fn options(image: &Image<'_>, core: Core, weights: Weights) -> Options<'static> 
 fn ways(part: &Part) -> Vec<Part> {
     let with = |image: Place, buffers: u8| Part { image, buffers, ..part.clone() };
     match part.image {
-        image @ Place::Streamed { .. } => vec![with(image, 1), with(image, 2)],
+        image @ Place::Streamed { buffers, .. } => (1..=buffers).map(|n| with(image, n)).collect(),
         image @ Place::InPlace { .. } => {
-            let nor = Place::Streamed { name: "SPI NOR", room: 16 << 20, medium: SPI_NOR };
-            let card = Place::Streamed { name: "SD card", room: 4 << 30, medium: SD_CARD };
+            let nor =
+                Place::Streamed { name: "SPI NOR", room: 16 << 20, medium: SPI_NOR, buffers: 2 };
+            let card =
+                Place::Streamed { name: "SD card", room: 4 << 30, medium: SD_CARD, buffers: 2 };
             vec![
                 with(image, part.buffers),
                 with(nor, 1),

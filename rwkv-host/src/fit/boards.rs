@@ -44,23 +44,40 @@ pub enum Place {
         room: u64,
         /// How it is read.
         medium: Medium,
+        /// The most buffers that are of use: two, or one where the core itself moves the bytes.
+        buffers: u8,
     },
+}
+
+impl Place {
+    /// The most buffers of a stream that are of use there; of an image in place, of a chip beside
+    /// it.
+    pub const fn buffers(&self) -> u8 {
+        match self {
+            Self::InPlace { .. } => 2,
+            Self::Streamed { buffers, .. } => *buffers,
+        }
+    }
 }
 
 const KB: u64 = 1024;
 const MB: u64 = 1024 * KB;
 const MHZ: f64 = 1e6;
 
-/// A card on SPI at 25 MHz, the most of its default speed mode; a read of a block takes a command
-/// of six bytes, a response, a token and a CRC at least: 12 bytes. What the card needs to find a
-/// block comes on top and is not known.
-pub const SD_CARD: Medium =
-    Medium { unit: 512, bandwidth: 25.0 * MHZ / 8.0, latency: 12.0 * 8.0 / (25.0 * MHZ) };
+/// A card on SPI at 25 MHz, the most of its default speed mode. Drivers ask for each block by
+/// itself (CMD17): a command of six bytes, a response, a token and a CRC at least, 12 bytes to 512.
+/// What the card needs to find a block comes on top and is not known.
+pub const SD_CARD: Medium = Medium {
+    unit: 512,
+    bandwidth: 25.0 * MHZ / 8.0 * 512.0 / (512.0 + 12.0),
+    latency: 0.0,
+    per_byte: 0.0,
+};
 
 /// A NOR flash on SPI with a line each way at 25 MHz, the most that the read command 03h of most
 /// chips allows; the command and its address are four bytes.
 pub const SPI_NOR: Medium =
-    Medium { unit: 4, bandwidth: 25.0 * MHZ / 8.0, latency: 32.0 / (25.0 * MHZ) };
+    Medium { unit: 4, bandwidth: 25.0 * MHZ / 8.0, latency: 32.0 / (25.0 * MHZ), per_byte: 0.0 };
 
 const MPS2_AN386: Board = Board {
     name: "mps2-an386",
@@ -123,7 +140,7 @@ pub const BOARDS: [Board; 12] = [
         flash: 256 * KB,
         runs_from_ram: false,
         ram: 64 * KB,
-        image: Place::Streamed { name: "SD card", room: 4 * KB * MB, medium: SD_CARD },
+        image: Place::Streamed { name: "SD card", room: 4 * KB * MB, medium: SD_CARD, buffers: 1 },
         source: "TI LM3S6965: 50 MHz, 256 KB of flash, 64 KB of RAM, SSI at half of the clock; SD Physical Layer: 25 MHz",
     },
     Board {
@@ -134,19 +151,19 @@ pub const BOARDS: [Board; 12] = [
         flash: 768 * KB,
         runs_from_ram: true,
         ram: 768 * KB,
-        image: Place::Streamed { name: "SPI NOR", room: 4 * MB, medium: SPI_NOR },
-        source: "ASPEED AST1030: 200 MHz, 768 KB of SRAM for code and data; SST25VF032B: 4 MB, command 03h at 25 MHz",
+        image: Place::Streamed { name: "SPI NOR", room: 4 * MB, medium: SPI_NOR, buffers: 1 },
+        source: "ASPEED AST1030: 200 MHz, 768 KB of SRAM for code and data; SST25VF032B: 4 MB, command 03h at 25 MHz: the chip is QEMU's choice",
     },
     Board {
         name: "sifive_e",
         part: "FE310-G000",
         core: Core::Rv32imac,
         clock: Some(320.0 * MHZ),
-        flash: 16 * MB,
+        flash: 12 * MB,
         runs_from_ram: false,
         ram: 16 * KB,
-        image: Place::InPlace { bandwidth: Some(4.0 * 133.0 * MHZ / 8.0) },
-        source: "SiFive FE310-G000: 320 MHz, 16 KB of RAM; IS25LP128 of the HiFive1: 16 MB, four lines at 133 MHz",
+        image: Place::InPlace { bandwidth: Some(4.0 * 80.0 * MHZ / 8.0) },
+        source: "SiFive FE310-G000: 320 MHz, 16 KB of RAM; IS25LP128 of the HiFive1: 16 MB, of which the boot loader has 4, up to 133 MHz; derived: four lines at 80 MHz, the most of that which an even divider of the clock gives",
     },
     Board {
         name: "virt",
@@ -168,7 +185,7 @@ pub const BOARDS: [Board; 12] = [
         runs_from_ram: false,
         ram: 264 * KB,
         image: Place::InPlace { bandwidth: Some(4.0 * 66.5 * MHZ / 8.0) },
-        source: "RP2040 data sheet: 133 MHz, 264 KB of RAM, flash on four lines at half of the clock; Pico: 2 MB",
+        source: "RP2040 data sheet: 133 MHz, 264 KB of RAM, Pico: 2 MB; derived: flash on four lines at half of the clock",
     },
     Board {
         name: "rp2350",
@@ -179,23 +196,23 @@ pub const BOARDS: [Board; 12] = [
         runs_from_ram: false,
         ram: 520 * KB,
         image: Place::InPlace { bandwidth: Some(4.0 * 75.0 * MHZ / 8.0) },
-        source: "RP2350 data sheet: 150 MHz, 520 KB of RAM, flash on four lines at half of the clock; Pico 2: 4 MB",
+        source: "RP2350 data sheet: 150 MHz, 520 KB of RAM, Pico 2: 4 MB; derived: flash on four lines at half of the clock. In place is what would be possible: the firmware that is built streams by DMA",
     },
     Board {
-        name: "esp32c3",
+        name: "esp32-c3",
         part: "ESP32-C3FH4",
-        core: Core::Rv32imac,
+        core: Core::Rv32imc,
         clock: Some(160.0 * MHZ),
         flash: 4 * MB,
         runs_from_ram: false,
-        ram: 384 * KB,
+        ram: 313 * KB,
         image: Place::InPlace { bandwidth: Some(4.0 * 80.0 * MHZ / 8.0) },
-        source: "ESP32-C3 data sheet: 160 MHz, 400 KB of RAM of which 16 are the cache, 4 MB of flash on four lines at 80 MHz",
+        source: "ESP32-C3 data sheet: 160 MHz, 400 KB of RAM, 4 MB of flash on four lines at 80 MHz; 313 KB of RAM are what esp-hal 1.2 leaves beside cache, ROM and boot loader. In place is what would be possible: the firmware that is built streams block by block",
     },
 ];
 
 /// The boards that no emulator runs.
-const BUILT_ONLY: [&str; 2] = ["rp2350", "esp32c3"];
+const BUILT_ONLY: [&str; 2] = ["rp2350", "esp32-c3"];
 
 impl Board {
     /// The board of that name.

@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use rwkv_core::Image;
 use serde::Serialize;
@@ -33,9 +33,9 @@ pub struct FitArgs {
     /// Bytes of its RAM
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "flash")]
     pub ram: Option<u64>,
-    /// Its core
-    #[arg(long, value_enum, default_value = "m4")]
-    pub core: Core,
+    /// Its core [default: m4]
+    #[arg(long, value_enum, requires = "flash")]
+    pub core: Option<Core>,
     /// Million instructions per second
     #[arg(long, value_name = "N", requires = "flash", value_parser = positive)]
     pub mips: Option<f64>,
@@ -51,9 +51,10 @@ pub struct FitArgs {
     /// Bytes that the chip or card reads together: 4, or 512 of a card
     #[arg(long, value_name = "N", requires = "external", default_value = "4", value_parser = unit)]
     pub unit: u32,
-    /// Buffers of a stream; with two, one is read into while the core computes from the other
-    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=2))]
-    pub buffers: u8,
+    /// Buffers of a stream, as many as are of use unless told; with two, one is read into while the
+    /// core computes from the other
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub buffers: Option<u8>,
     /// Bytes of the firmware instead of the least that the core needs
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub firmware: Option<u64>,
@@ -88,6 +89,10 @@ impl LiveArgs {
     /// # Errors
     /// If the prompt is of no use, or the model cannot compute.
     pub(super) fn share(&self, image: &Image<'_>) -> anyhow::Result<f64> {
+        ensure!(
+            self.tokenizer.tokenizer.is_none() || self.prompt.is_given(),
+            "--tokenizer is there to read a prompt; give --prompt or --prompt-file, or leave it out"
+        );
         if let Some(live) = self.live {
             ensure!(
                 !self.prompt.is_given(),
@@ -164,7 +169,6 @@ struct OfMany<'a> {
 
 impl FitArgs {
     fn adjusted(&self, mut part: Part) -> Part {
-        part.buffers = self.buffers;
         part.firmware = self.firmware.unwrap_or(part.firmware);
         part.stack = self.stack.unwrap_or(part.stack);
         part
@@ -176,19 +180,30 @@ impl FitArgs {
             let board = Board::find(name).with_context(|| {
                 format!("there is no board `{name}`; there are: {}", boards::names())
             })?;
-            return Ok(Some(self.adjusted(board.into())));
+            return Ok(Some(self.buffered(board.into())?));
         }
-        let (Some(flash), Some(ram)) = (self.flash, self.ram) else { return Ok(None) };
+        let (Some(flash), Some(ram)) = (self.flash, self.ram) else {
+            ensure!(
+                self.buffers.is_none(),
+                "--buffers is for one part: give --board, or --flash and --ram, or leave it out"
+            );
+            return Ok(None);
+        };
         let bandwidth = self.mbps.map(|mbps| 1e6 * mbps);
         let image = match (self.external, bandwidth) {
             (Some(room), Some(bandwidth)) => {
-                let medium = Medium { unit: self.unit, bandwidth, latency: 1e-6 * self.latency };
-                Place::Streamed { name: "external", room, medium }
+                let medium = Medium {
+                    unit: self.unit,
+                    bandwidth,
+                    latency: 1e-6 * self.latency,
+                    per_byte: 0.0,
+                };
+                Place::Streamed { name: "external", room, medium, buffers: 2 }
             }
             _ => Place::InPlace { bandwidth },
         };
-        let core = self.core;
-        Ok(Some(self.adjusted(Part {
+        let core = self.core.unwrap_or(Core::M4);
+        let part = Part {
             name: "this part".to_owned(),
             core,
             per_second: self.mips.map(|mips| 1e6 * mips),
@@ -198,8 +213,30 @@ impl FitArgs {
             image,
             firmware: core.firmware(),
             stack: core.stack(),
-            buffers: self.buffers,
-        })))
+            buffers: image.buffers(),
+        };
+        Ok(Some(self.buffered(part)?))
+    }
+
+    /// A part with the buffers that are asked for, if it can have them.
+    fn buffered(&self, part: Part) -> anyhow::Result<Part> {
+        let mut part = self.adjusted(part);
+        let Some(buffers) = self.buffers else { return Ok(part) };
+        let Place::Streamed { name, buffers: most, .. } = part.image else {
+            bail!(
+                "--buffers is for weights that are streamed, and {} reads them in place; leave it \
+                 out, or give --external",
+                part.name
+            );
+        };
+        ensure!(
+            buffers <= most,
+            "the core of {} itself moves the bytes of its {name}, so that it cannot compute \
+             meanwhile: give --buffers 1, or leave it out",
+            part.name
+        );
+        part.buffers = buffers;
+        Ok(part)
     }
 }
 

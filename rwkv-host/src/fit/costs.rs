@@ -27,6 +27,8 @@ pub enum Core {
     M7,
     /// Arm Cortex-M33 with a floating-point unit and the DSP extension.
     M33,
+    /// RISC-V of 32 bits without floating-point unit and without atomic instructions.
+    Rv32imc,
     /// RISC-V of 32 bits without floating-point unit.
     Rv32imac,
     /// RISC-V of 32 bits with a floating-point unit.
@@ -42,6 +44,7 @@ impl Core {
             Self::M4 => "Cortex-M4F",
             Self::M7 => "Cortex-M7F",
             Self::M33 => "Cortex-M33F",
+            Self::Rv32imc => "RV32IMC",
             Self::Rv32imac => "RV32IMAC",
             Self::Rv32imafc => "RV32IMAFC",
         }
@@ -55,7 +58,8 @@ impl Core {
             Self::M4 => "m4",
             Self::M7 => "m7",
             Self::M33 => "m33",
-            Self::Rv32imac => "rv32imac",
+            // No kernel has atomic instructions.
+            Self::Rv32imc | Self::Rv32imac => "rv32imac",
             Self::Rv32imafc => "rv32imafc",
         }
     }
@@ -78,7 +82,7 @@ impl Core {
             Self::M3 => 92_524,
             Self::M4 | Self::M7 => 84_652,
             Self::M33 => 85_512,
-            Self::Rv32imac => 94_602,
+            Self::Rv32imc | Self::Rv32imac => 94_602,
             Self::Rv32imafc => 83_702,
         }
     }
@@ -88,7 +92,7 @@ impl Core {
     pub const fn stack(self) -> u64 {
         match self {
             Self::M4 | Self::M7 | Self::M33 | Self::Rv32imafc => 7_104,
-            Self::M0 | Self::M3 | Self::Rv32imac => 8_808,
+            Self::M0 | Self::M3 | Self::Rv32imc | Self::Rv32imac => 8_808,
         }
     }
 
@@ -98,7 +102,7 @@ impl Core {
             Self::M0 => M0,
             Self::M3 => M3,
             Self::M4 | Self::M7 | Self::M33 => M4,
-            Self::Rv32imac => RV32IMAC,
+            Self::Rv32imc | Self::Rv32imac => RV32IMAC,
             Self::Rv32imafc => RV32IMAFC,
         }
     }

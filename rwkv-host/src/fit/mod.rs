@@ -3,7 +3,8 @@
 //! - [`Layout`] knows where the records of an image lie, also of one in another format that was
 //!   never made;
 //! - [`Trace`] is a token over it: what is read, and the instructions in between;
-//! - [`one_buffer`] and [`two_buffers`] say how long that takes over a medium;
+//! - [`over`] says how long that takes over a medium: the streams of firmware run over a
+//!   [`SimFlash`] in virtual time;
 //! - [`Board`] and [`Core`] are tables of what data sheets and emulators say;
 //! - [`Fit`] puts them together;
 //! - [`Placement`] chooses what of an image lies in memory, where only part of it fits.
@@ -16,6 +17,7 @@ mod layout;
 mod place;
 mod place_command;
 mod report;
+mod simulated;
 mod stream;
 mod trace;
 
@@ -29,7 +31,8 @@ pub use costs::{Core, Costs, Line};
 pub use layout::Layout;
 pub use place::{Placement, Range};
 pub use place_command::{PlaceArgs, command as place_command};
-pub use stream::{Medium, Time, one_buffer, two_buffers};
+pub use simulated::{Clock, Fault, SimFlash};
+pub use stream::{Medium, Time, over};
 pub use trace::{Known, Touch, Trace};
 
 use rwkv_core::{

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
@@ -87,7 +87,7 @@ pub fn command(args: &PlaceArgs) -> anyhow::Result<()> {
             .collect(),
     };
     if let Some(dir) = &args.output {
-        write_files(dir, &image, &placement)?;
+        write_files(args, dir, &image, &placement)?;
     }
     if args.json {
         let json = serde_json::to_string_pretty(&placed)?;
@@ -106,22 +106,48 @@ fn show(out: &mut impl Write, placed: &Placed) -> io::Result<()> {
     writeln!(out, "{:>13}  of them from the medium", cli::Grouped(placed.streamed_per_token))
 }
 
+/// The tables of a placement: in Rust and in C.
+const TABLES: [&str; 2] = ["placement.rs", "placement.h"];
+
+/// Writes the words of each memory and, when they are there, the tables. Files of an earlier
+/// placement go first: whatever interrupts this, no table stands beside words of another.
 fn write_files(
-    dir: &std::path::Path,
+    args: &PlaceArgs,
+    dir: &Path,
     image: &Image<'_>,
     placement: &Placement,
 ) -> anyhow::Result<()> {
+    let words = MEMORIES.map(|name| dir.join(format!("{name}.bin")));
+    let tables = TABLES.map(|name| dir.join(name));
+    let inputs = [Some(("image", args.image.as_path())), args.live.prompt.input()];
+    let inputs = inputs.into_iter().chain([args.live.tokenizer.input()]).flatten();
+    for output in words.iter().chain(&tables) {
+        file::check_output(output, inputs.clone())?;
+    }
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
-    for (index, name) in MEMORIES.into_iter().enumerate() {
+    for output in tables.iter().chain(&words) {
+        remove(output)?;
+    }
+    for (index, path) in words.iter().enumerate() {
         let words = placement.words(index, image.words());
         if !words.is_empty() {
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            file::write_whole(&dir.join(format!("{name}.bin")), &bytes)?;
+            file::write_whole(path, &bytes)?;
         }
     }
     let identity = image.identity();
-    file::write_whole(&dir.join("placement.rs"), rust(identity, placement).as_bytes())?;
-    file::write_whole(&dir.join("placement.h"), c(identity, placement).as_bytes())
+    let texts = [rust(identity, placement), c(identity, placement)];
+    tables.iter().zip(texts).try_for_each(|(path, text)| file::write_whole(path, text.as_bytes()))
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the old {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The table for `rwkv_embedded::stream::Placed`.

@@ -70,10 +70,26 @@ pub(super) fn one(out: &mut impl Write, fit: &Fit, others: &[Alternative]) -> io
     let parts: Vec<String> =
         parts.map(|(name, bytes)| format!("{name} {}", Grouped(bytes))).collect();
     need("RAM", Some(ram.total), parts.join(", "))?;
+    if ram.undo > 0 {
+        let undo = Grouped(ram.undo);
+        writeln!(
+            out,
+            "{:<12} {undo:>13} {:>13} optional: a copy of the state, to undo a token whose read failed",
+            "", ""
+        )?;
+    }
     writeln!(out)?;
     token(out, fit)?;
     writeln!(out)?;
     alternatives(out, fit, others)?;
+    if !fit.ram.total.is_met() {
+        writeln!(
+            out,
+            "A state in 16 bits would save {} bytes of RAM. It is not available: the state is f32 in \
+             every image.",
+            Grouped(fit.ram.half_state)
+        )?;
+    }
     writeln!(out, "{}: {}", fit.part, verdict(fit))
 }
 

@@ -88,7 +88,9 @@ fn every_emulated_board_has_a_row() {
         assert!(row.is_emulated());
         assert_eq!(row.agent_room(), Some(board.image_room() as u64));
     }
+    let boards = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rwkv-embedded/boards");
     for board in BOARDS {
+        assert!(boards.join(board.name).is_dir(), "there is no folder of {}", board.name);
         assert_eq!(Board::find(board.name).unwrap().part, board.part);
         assert!(!board.source.is_empty());
     }

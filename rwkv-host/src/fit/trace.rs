@@ -33,8 +33,10 @@ pub enum Known {
     Straight,
     /// The model names them when it asks for those before them.
     Told,
-    /// Nothing, before the model asks for them.
-    Asked,
+    /// The model names them when it asks for them.
+    Named,
+    /// Nothing: the model jumps there.
+    Sought,
     /// Nothing, and they lie elsewhere: rows of tables.
     Aside,
 }
@@ -133,9 +135,12 @@ impl Tracer<'_> {
     fn open(&mut self) -> Result<(Record, usize), Incomplete> {
         let (record, word) = self.record()?;
         let known = match self.next - 1 {
-            // A sparse product tells what follows it.
-            before if self.is_behind_columns(before) => Known::Told,
-            before if self.is_first(before) => Known::Asked,
+            // A sparse product tells what follows it: with its last block, if it has one.
+            index if self.is_behind_columns(index) => match self.trace.touches.last() {
+                Some(last) if last.words == RECORD_WORDS => Known::Named,
+                _ => Known::Told,
+            },
+            index if self.is_first(index) => Known::Sought,
             _ => Known::Straight,
         };
         self.touch(word, RECORD_WORDS, known);
@@ -310,7 +315,7 @@ impl Executor for Tracer<'_> {
         self.work(Kind::Product, costs.look * k.len() as f64);
         let words = 1 + record.line_words();
         // The first column is known when the input is.
-        let mut known = Known::Asked;
+        let mut known = Known::Named;
         for column in self.live_columns(record.cols as usize) {
             self.touch(first + column * words, words, known);
             self.work(Kind::Product, costs.live_column(&record));
