@@ -32,7 +32,7 @@ pub(crate) const BARE: [&str; 3] =
 pub(crate) struct Tool {
     pub program: &'static str,
     args: &'static [&'static str],
-    package: &'static str,
+    pub package: &'static str,
 }
 
 const fn program(program: &'static str, package: &'static str) -> Tool {
