@@ -11,7 +11,8 @@ from model import CONFIGS
 from vocabulary import LIST, Bytes, beside
 
 MODELS = Path(__file__).parent.parent
-PROMPTS = {"tunes-v4": "X:1\nT:The Morning Fair\nM:6/8\nL:1/8\nK:G\n",
+PROMPTS = {"tunes-16k": "X:1\nT:The Thimble\nM:2/4\nL:1/8\nK:D\n",
+           "tunes-v4": "X:1\nT:The Morning Fair\nM:6/8\nL:1/8\nK:G\n",
            "tunes-v7": "X:1\nT:The Miller's Lamp\nM:C|\nL:1/8\nK:D\n"}
 
 CARD = """# {name}

@@ -26,6 +26,7 @@ class Config:
 
 
 CONFIGS = {
+    "tunes-16k": Config(4, 64, 4, 160),
     "tunes-v4": Config(4, 96, 4, 288),
     "tunes-v7": Config(7, 128, 4, 192, head=32, ranks=(16, 16, 16, 32)),
 }

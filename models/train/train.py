@@ -30,6 +30,7 @@ MODELS = Path(__file__).parent.parent
 
 # How each model was trained. `devices` splits the rows over threads: the small products of RWKV-7 need it.
 RECIPES = {
+    "tunes-16k": dict(steps=3000, rows=16, drop=0.02, devices=1),
     "tunes-v4": dict(steps=5000, rows=16, drop=0.05, devices=1),
     "tunes-v7": dict(steps=1900, rows=8, drop=0.0, devices=2),
 }

@@ -177,7 +177,7 @@ fn a_board_with_16_kb_writes_a_tune() {
     println!("{verdict}\n{written}\n");
     assert!(verdict.is_equal(), "{verdict}");
     assert!(written.contains('|'), "no bar in {written}");
-    has_room(board, verdict.memory.expect("the board tells its memory"));
+    has_room(DeviceSpec::Qemu(board), verdict.memory.expect("the board tells its memory"));
 }
 
 /// The stack of the agent keeps away from the arena.
