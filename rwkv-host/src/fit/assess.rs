@@ -103,6 +103,8 @@ pub struct Token {
     pub reads: u64,
     /// Instructions, logits included.
     pub instructions: f64,
+    /// Of them those that move bytes, where the core itself does that.
+    pub moving: f64,
 }
 
 /// What a token waits for most.
@@ -204,13 +206,15 @@ pub fn assess(layout: &Layout, part: &Part, live: f64) -> Fit {
     };
     let (time, limits, image_in) = limits(&trace, layout, part);
     let none = Trace::new(layout, &part.core.costs(), 0.0);
+    let moving = moving(part, time);
     let token = Token {
         bytes: time.map_or(4 * trace.words(), |time| time.bytes),
         fixed_bytes: 4 * none.words(),
         columns: layout.columns(),
         live,
         reads: time.map_or(0, |time| time.reads),
-        instructions: trace.instructions,
+        instructions: trace.instructions + moving,
+        moving,
     };
     let needs = [flash, medium, Some(ram.total)];
     Fit {
@@ -228,6 +232,14 @@ pub fn assess(layout: &Layout, part: &Part, live: f64) -> Fit {
     }
 }
 
+/// Instructions that move the bytes of a token.
+fn moving(part: &Part, time: Option<Time>) -> f64 {
+    match (part.image, time) {
+        (Place::Streamed { medium, .. }, Some(time)) => medium.per_byte * time.bytes as f64,
+        _ => 0.0,
+    }
+}
+
 /// Bytes of the buffers of a stream.
 fn buffer_bytes(layout: &Layout, part: &Part) -> u64 {
     let Place::Streamed { medium, .. } = part.image else { return 0 };
@@ -237,11 +249,11 @@ fn buffer_bytes(layout: &Layout, part: &Part) -> u64 {
 /// How long a token takes, over a medium; how fast it is; and how weights are reached.
 fn limits(trace: &Trace, layout: &Layout, part: &Part) -> (Option<Time>, Limits, &'static str) {
     let of = |seconds: f64| (seconds > 0.0).then(|| 1.0 / seconds);
-    let computing = part.per_second.map(|rate| trace.instructions / rate);
+    let in_place = part.per_second.map(|rate| trace.instructions / rate);
     let (time, reading, both, name) = match part.image {
         Place::InPlace { bandwidth } => {
             let reading = bandwidth.map(|rate| 4.0 * trace.words() as f64 / rate);
-            (None, reading, computing.map(|c| c.max(reading.unwrap_or_default())), "in place")
+            (None, reading, in_place.map(|c| c.max(reading.unwrap_or_default())), "in place")
         }
         Place::Streamed { name, medium, .. } => {
             let rate = part.per_second.unwrap_or(f64::INFINITY);
@@ -250,6 +262,8 @@ fn limits(trace: &Trace, layout: &Layout, part: &Part) -> (Option<Time>, Limits,
             (time, time.map(|time| time.reading), time.map(|time| time.seconds), name)
         }
     };
+    let instructions = trace.instructions + moving(part, time);
+    let computing = part.per_second.map(|rate| instructions / rate);
     let binds = match (reading, computing) {
         (Some(reading), Some(computing)) if reading > computing => Some(Limit::Reading),
         (_, Some(_)) => Some(Limit::Instructions),

@@ -109,6 +109,9 @@ fn token(out: &mut impl Write, fit: &Fit) -> io::Result<()> {
         row(out, &Grouped(token.reads), "reads per token")?;
     }
     row(out, &Grouped(token.instructions.round() as u64), "instructions per token")?;
+    if token.moving > 0.0 {
+        row(out, &Grouped(token.moving.round() as u64), "of them move bytes of the medium")?;
+    }
     row(out, &Rate(fit.limits.reading), "tokens per second, if reading were all")?;
     row(out, &Rate(fit.limits.instructions), "tokens per second, if computing were all")?;
     let binds = match fit.limits.binds {
