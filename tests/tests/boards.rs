@@ -26,13 +26,8 @@ use rwkv_tests::{
 const TOKENS: usize = 32;
 
 /// How the tokens are chosen that a board writes.
-const WARM: SamplerConfig = SamplerConfig {
-    temperature: 0.8,
-    top_k: 40,
-    top_p: 0.95,
-    seed: 5,
-    ..SamplerConfig::GREEDY
-};
+const WARM: SamplerConfig =
+    SamplerConfig { temperature: 0.8, top_k: 40, top_p: 0.95, seed: 5, ..SamplerConfig::GREEDY };
 
 /// Bytes of RAM that the stack must leave alone: a compiler may need more tomorrow.
 const HEADROOM: u32 = 1024;
