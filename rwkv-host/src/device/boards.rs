@@ -188,6 +188,7 @@ impl QemuBoard {
                 image: Medium::Nor { room: 4 << 20 },
                 ram: 128 * KIB,
                 arena: 112 * KIB,
+                greets: true,
                 ..MPS2_AN386
             },
         }

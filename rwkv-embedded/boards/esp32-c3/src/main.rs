@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 
-use core::{convert::Infallible, panic::PanicInfo};
+use core::{convert::Infallible, fmt::Display, panic::PanicInfo};
 
 use embedded_io::{Read, Write};
 use esp_hal::{
@@ -16,17 +16,22 @@ use esp_hal::{
 };
 use esp_storage::FlashStorage;
 use rwkv_core::{
-    Error, Header, Model, StateView, StreamError,
-    image::HEADER_BYTES,
+    Error, Header, ImageError, StreamError,
+    image::{self, HEADER_BYTES, TokenizerKind},
+    poll,
     sampler::{Sampler, SamplerConfig},
 };
-use rwkv_embedded::stream::{Buffered, Nor};
+use rwkv_embedded::{
+    firmware::in_arena,
+    stream::{Buffered, Nor},
+};
 use static_cell::ConstStaticCell;
 
 esp_bootloader_esp_idf::esp_app_desc!();
 
-/// Where in the flash the image begins.
+/// Where in the flash the image begins, and the bytes of its partition.
 const IMAGE: u32 = 0x11_0000;
+const SIZE: u32 = 0x2f_0000;
 /// Tokens of an answer.
 const COUNT: u32 = 200;
 const SAMPLER: SamplerConfig =
@@ -43,12 +48,10 @@ fn main() -> ! {
     let Ok(uart) = Uart::new(p.UART0, Config::default()) else { software_reset() };
     let mut uart = uart.with_rx(p.GPIO20).with_tx(p.GPIO21);
     if let Err(error) = rwkv_embedded::selftest::floats() {
-        say(&mut uart, format_args!("{error}\n"));
-        software_reset();
+        end(&mut uart, error)
     }
     let Err(error) = answer(FlashStorage::new(p.FLASH), &mut uart);
-    say(&mut uart, format_args!("{error}\n"));
-    software_reset()
+    end(&mut uart, error)
 }
 
 /// Reads lines and continues them, byte by byte, for models whose tokens are bytes.
@@ -58,14 +61,14 @@ fn answer(mut flash: FlashStorage<'_>, uart: &mut Uart<'_, Blocking>) -> Result<
     read.map_err(|_| StreamError::Medium { offset: IMAGE })?;
     let header = Header::parse(&header)?;
 
-    let arena = ARENA.take();
-    let (needed, given) = (header.state_words(), arena.len() as u32);
-    let small = Error::StateSize { needed: needed as u32, given };
-    let (words, scratch) = arena.split_at_mut_checked(needed).ok_or(small)?;
+    let mut stream = Buffered::<_, true>::new(Nor(flash), IMAGE, header.bytes(), BLOCK.take())?;
+    poll::once(image::check(&mut stream, SIZE)).unwrap_or(Err(Error::Internal))?;
+    if header.tokenizer != TokenizerKind::Bytes {
+        say(uart, b"this firmware writes tokens as bytes: convert a model without vocabulary\n");
+        return Err(ImageError::Tokenizer(header.tokenizer as u8).into());
+    }
     let mut ready = false;
-    let mut state = StateView::over(&header, words, &mut ready)?;
-    let stream = Buffered::<_, true>::new(Nor(flash), IMAGE, header.bytes(), BLOCK.take())?;
-    let mut model = Model::new(header, stream, scratch)?;
+    let (mut model, mut state) = in_arena(header, stream, ARENA.take(), &mut ready)?;
     let Ok(mut sampler) = Sampler::new(SAMPLER) else { return Err(Error::Internal) };
 
     model.reset(state.reborrow())?;
@@ -80,16 +83,23 @@ fn answer(mut flash: FlashStorage<'_>, uart: &mut Uart<'_, Blocking>) -> Result<
         }
         for _ in 0..COUNT {
             let Ok(token) = sampler.finish() else { return Err(Error::Internal) };
-            say(uart, format_args!("{}", char::from(token as u8)));
+            say(uart, &[token as u8]);
             sampler.begin();
             model.step(state.reborrow(), token, &mut sampler)?;
         }
     }
 }
 
-/// Sends text; what the line loses is lost.
-fn say(uart: &mut Uart<'_, Blocking>, text: core::fmt::Arguments<'_>) {
-    let _ = uart.write_fmt(text);
+/// Sends bytes; what the line loses is lost.
+fn say(uart: &mut Uart<'_, Blocking>, bytes: &[u8]) {
+    let _ = uart.write_all(bytes);
+}
+
+/// Says what is wrong, and begins anew.
+fn end(uart: &mut Uart<'_, Blocking>, error: impl Display) -> ! {
+    let _ = writeln!(uart, "{error}");
+    let _ = uart.flush();
+    software_reset()
 }
 
 #[panic_handler]

@@ -8,13 +8,13 @@
 
 use core::ptr;
 
-use board_support::{Machine, Tick, pl011::Uart, pl022::Spi, systick::Clock};
+use board_support::{Machine, Tick, pl011::Uart, pl022::Spi, systick::Clock, uart::Bytewise};
 use cortex_m_rt::entry;
-use rwkv_embedded::stream::Sectors;
+use rwkv_embedded::stream::{SdCard, Sectors};
 
 mod card;
 
-use card::Card;
+use card::Bus;
 
 const SSI0: usize = 0x4000_8000;
 const UART0: usize = 0x4000_c000;
@@ -35,15 +35,15 @@ impl Machine for Lm3s6965Evb {
     const CORE: &'static str = "Cortex-M3";
     /// The core's clock is at its reset value of 12.5 MHz.
     const TICK: Tick = Tick::Instructions(80);
-    type Uart = Uart;
+    type Uart = Bytewise<Uart>;
 
-    unsafe fn start() -> (Self, Uart) {
+    unsafe fn start() -> (Self, Self::Uart) {
         // SAFETY: registers of the system control, which nobody else uses; SysTick and UART0 are
         // taken once.
         unsafe {
             ptr::write_volatile(RCGC1, RCGC1_UART0_SSI0);
             ptr::write_volatile(RCGC2, RCGC2_PORT_D);
-            (Self(Clock::new()), Uart::new(UART0))
+            (Self(Clock::new()), Bytewise(Uart::new(UART0)))
         }
     }
 
@@ -57,7 +57,7 @@ fn main() -> ! {
     // SAFETY: this is the first function, and it runs once; SSI0 and the card are taken once, when
     // the clocks run.
     unsafe {
-        let open = || Sectors(Card::new(Spi::new(SSI0)));
+        let open = || Sectors(SdCard::new(Bus::new(Spi::new(SSI0))));
         board_support::run_over::<Lm3s6965Evb, _>(open, MEDIUM_BYTES)
     }
 }

@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 
-use board_support::{Machine, Tick};
+use board_support::{Machine, Tick, uart::Bytewise};
 use cortex_m_rt::entry;
 
 mod timer;
@@ -21,11 +21,11 @@ impl Machine for Microbit {
     const NAME: &'static str = "microbit";
     const CORE: &'static str = "Cortex-M0";
     const TICK: Tick = Tick::Instructions(INSTRUCTIONS_PER_TICK);
-    type Uart = Uart;
+    type Uart = Bytewise<Uart>;
 
-    unsafe fn start() -> (Self, Uart) {
+    unsafe fn start() -> (Self, Self::Uart) {
         // SAFETY: taken once.
-        unsafe { (Self(Timer::new()), Uart::new()) }
+        unsafe { (Self(Timer::new()), Bytewise(Uart::new())) }
     }
 
     fn now(&self) -> u32 {

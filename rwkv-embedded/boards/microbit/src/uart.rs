@@ -1,8 +1,8 @@
 //! The UART of the nRF51822, without interrupts.
 
-use core::{convert::Infallible, ptr};
+use core::ptr;
 
-use embedded_io::{ErrorType, Read, Write};
+use board_support::uart::ByteUart;
 
 /// Registers, as in the reference manual of the nRF51 series.
 const fn register(offset: usize) -> *mut u32 {
@@ -48,30 +48,16 @@ impl Uart {
     }
 }
 
-impl ErrorType for Uart {
-    type Error = Infallible;
-}
-
-impl Read for Uart {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first_mut() else { return Ok(0) };
+impl ByteUart for Uart {
+    fn receive(&mut self) -> u8 {
         self.wait(EVENTS_RX_READY);
         // SAFETY: a register of the UART, which this driver owns, and it holds a byte to take.
-        *first = unsafe { ptr::read_volatile(RXD) } as u8;
-        Ok(1)
+        unsafe { ptr::read_volatile(RXD) as u8 }
     }
-}
 
-impl Write for Uart {
-    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first() else { return Ok(0) };
+    fn send(&mut self, byte: u8) {
         // SAFETY: a register of the UART, which this driver owns; the last byte has left it.
-        unsafe { ptr::write_volatile(TXD, u32::from(*first)) };
+        unsafe { ptr::write_volatile(TXD, u32::from(byte)) };
         self.wait(EVENTS_TX_READY);
-        Ok(1)
-    }
-
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
     }
 }

@@ -9,6 +9,7 @@
 use board_support::{
     Machine, Tick,
     cmsdk::{Timer, Uart},
+    uart::Bytewise,
 };
 use cortex_m_rt::entry;
 
@@ -19,11 +20,11 @@ impl Machine for Mps2An500 {
     const CORE: &'static str = "Cortex-M7";
     /// Of the timer's 25 MHz.
     const TICK: Tick = Tick::Instructions(40);
-    type Uart = Uart;
+    type Uart = Bytewise<Uart>;
 
-    unsafe fn start() -> (Self, Uart) {
+    unsafe fn start() -> (Self, Self::Uart) {
         // SAFETY: TIMER0 and UART0 of this board, taken once.
-        unsafe { (Self(Timer::new(0x4000_0000)), Uart::new(0x4000_4000)) }
+        unsafe { (Self(Timer::new(0x4000_0000)), Bytewise(Uart::new(0x4000_4000))) }
     }
 
     fn now(&self) -> u32 {

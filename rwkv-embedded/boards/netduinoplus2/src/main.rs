@@ -8,7 +8,7 @@
 
 use core::ptr;
 
-use board_support::{Machine, Tick};
+use board_support::{Machine, Tick, uart::Bytewise};
 use cortex_m_rt::entry;
 
 mod usart;
@@ -27,13 +27,13 @@ impl Machine for NetduinoPlus2 {
     const CORE: &'static str = "Cortex-M4F";
     /// QEMU's TIM2 counts nanoseconds.
     const TICK: Tick = Tick::Instructions(1);
-    type Uart = Usart;
+    type Uart = Bytewise<Usart>;
 
-    unsafe fn start() -> (Self, Usart) {
+    unsafe fn start() -> (Self, Self::Uart) {
         // SAFETY: TIM2 and USART1 of this board, taken once.
         unsafe {
             ptr::write_volatile(TIM2_CR1, CR1_ENABLE);
-            (Self, Usart::new())
+            (Self, Bytewise(Usart::new()))
         }
     }
 

@@ -1,8 +1,8 @@
 //! USART1 of the STM32F405, without interrupts.
 
-use core::{convert::Infallible, ptr};
+use core::ptr;
 
-use embedded_io::{ErrorType, Read, Write};
+use board_support::uart::ByteUart;
 
 /// Registers, as in the reference manual RM0090.
 #[repr(C)]
@@ -38,7 +38,7 @@ impl Usart {
             ptr::write_volatile(&raw mut (*USART1).control, control);
         }
         let mut usart = Self(());
-        let Ok(_) = usart.write(&[0]);
+        usart.send(0);
         usart
     }
 
@@ -48,31 +48,20 @@ impl Usart {
     }
 }
 
-impl ErrorType for Usart {
-    type Error = Infallible;
-}
-
-impl Read for Usart {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first_mut() else { return Ok(0) };
+impl ByteUart for Usart {
+    fn receive(&mut self) -> u8 {
         while self.status() & STATUS_RX_NOT_EMPTY == 0 {}
         // SAFETY: a register of USART1, which this driver owns, and it holds a byte to take.
-        *first = unsafe { ptr::read_volatile(&raw const (*USART1).data) } as u8;
-        Ok(1)
+        unsafe { ptr::read_volatile(&raw const (*USART1).data) as u8 }
     }
-}
 
-impl Write for Usart {
-    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first() else { return Ok(0) };
-        while self.status() & STATUS_TX_EMPTY == 0 {}
+    fn send(&mut self, byte: u8) {
+        self.drain();
         // SAFETY: a register of USART1, which this driver owns, and it has room for a byte.
-        unsafe { ptr::write_volatile(&raw mut (*USART1).data, u32::from(*first)) };
-        Ok(1)
+        unsafe { ptr::write_volatile(&raw mut (*USART1).data, u32::from(byte)) };
     }
 
-    fn flush(&mut self) -> Result<(), Infallible> {
+    fn drain(&mut self) {
         while self.status() & STATUS_TX_EMPTY == 0 {}
-        Ok(())
     }
 }

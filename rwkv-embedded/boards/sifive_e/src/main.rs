@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 
-use board_support::{Machine, Tick};
+use board_support::{Machine, Tick, uart::Bytewise};
 use riscv_rt::entry;
 
 mod uart;
@@ -19,11 +19,11 @@ impl Machine for SifiveE {
     const NAME: &'static str = "sifive_e";
     const CORE: &'static str = "RV32IMAC";
     const TICK: Tick = Tick::Instructions(1);
-    type Uart = Uart;
+    type Uart = Bytewise<Uart>;
 
-    unsafe fn start() -> (Self, Uart) {
+    unsafe fn start() -> (Self, Self::Uart) {
         // SAFETY: taken once.
-        unsafe { (Self, Uart::new()) }
+        unsafe { (Self, Bytewise(Uart::new())) }
     }
 
     fn now(&self) -> u32 {

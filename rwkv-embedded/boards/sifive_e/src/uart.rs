@@ -1,8 +1,8 @@
 //! UART0 of the FE310, without interrupts.
 
-use core::{convert::Infallible, ptr};
+use core::ptr;
 
-use embedded_io::{ErrorType, Read, Write};
+use board_support::uart::ByteUart;
 
 /// Registers, as in the manual of the FE310-G000.
 #[repr(C)]
@@ -38,36 +38,22 @@ impl Uart {
     }
 }
 
-impl ErrorType for Uart {
-    type Error = Infallible;
-}
-
-impl Read for Uart {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first_mut() else { return Ok(0) };
+impl ByteUart for Uart {
+    fn receive(&mut self) -> u8 {
         loop {
             // SAFETY: a register of UART0, which this driver owns; reading it takes a byte.
             let data = unsafe { ptr::read_volatile(&raw const (*UART0).rx_data) };
             if data & RX_EMPTY == 0 {
-                *first = data as u8;
-                return Ok(1);
+                return data as u8;
             }
         }
     }
-}
 
-impl Write for Uart {
-    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first() else { return Ok(0) };
+    fn send(&mut self, byte: u8) {
         // SAFETY: registers of UART0, which this driver owns, and there is room for a byte.
         unsafe {
             while ptr::read_volatile(&raw const (*UART0).tx_data) & TX_FULL != 0 {}
-            ptr::write_volatile(&raw mut (*UART0).tx_data, u32::from(*first));
+            ptr::write_volatile(&raw mut (*UART0).tx_data, u32::from(byte));
         }
-        Ok(1)
-    }
-
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
     }
 }

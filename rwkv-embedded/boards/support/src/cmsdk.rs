@@ -1,8 +1,8 @@
 //! Timer and UART of the Cortex-M System Design Kit (ARM DDI 0479), as the MPS2 boards have them.
 
-use core::{convert::Infallible, ptr};
+use core::ptr;
 
-use embedded_io::{ErrorType, Read, Write};
+use crate::uart::ByteUart;
 
 /// Registers of a timer.
 #[repr(C)]
@@ -85,31 +85,20 @@ impl Uart {
     }
 }
 
-impl ErrorType for Uart {
-    type Error = Infallible;
-}
-
-impl Read for Uart {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first_mut() else { return Ok(0) };
+impl ByteUart for Uart {
+    fn receive(&mut self) -> u8 {
         while self.state() & STATE_RX_FULL == 0 {}
         // SAFETY: a register of the UART, which this driver owns, and it holds a byte to take.
-        *first = unsafe { ptr::read_volatile(&raw const (*self.0).data) } as u8;
-        Ok(1)
+        unsafe { ptr::read_volatile(&raw const (*self.0).data) as u8 }
     }
-}
 
-impl Write for Uart {
-    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first() else { return Ok(0) };
-        while self.state() & STATE_TX_FULL != 0 {}
+    fn send(&mut self, byte: u8) {
+        self.drain();
         // SAFETY: a register of the UART, which this driver owns, and it has room for a byte.
-        unsafe { ptr::write_volatile(&raw mut (*self.0).data, u32::from(*first)) };
-        Ok(1)
+        unsafe { ptr::write_volatile(&raw mut (*self.0).data, u32::from(byte)) };
     }
 
-    fn flush(&mut self) -> Result<(), Infallible> {
+    fn drain(&mut self) {
         while self.state() & STATE_TX_FULL != 0 {}
-        Ok(())
     }
 }

@@ -28,6 +28,7 @@ pub mod pl011;
 pub mod pl022;
 #[cfg(target_arch = "arm")]
 pub mod systick;
+pub mod uart;
 
 #[cfg(target_arch = "riscv32")]
 pub use architecture::instructions;

@@ -1,9 +1,9 @@
 //! The PrimeCell UART PL011 (ARM DDI 0183) as QEMU has it, without interrupts. It needs no baud
 //! rate and no pins: neither is set, and on a chip the line stays silent until the board does so.
 
-use core::{convert::Infallible, ptr};
+use core::ptr;
 
-use embedded_io::{ErrorType, Read, Write};
+use crate::uart::ByteUart;
 
 /// Byte offsets of the registers.
 const DR: usize = 0x00;
@@ -44,28 +44,14 @@ impl Uart {
     }
 }
 
-impl ErrorType for Uart {
-    type Error = Infallible;
-}
-
-impl Read for Uart {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first_mut() else { return Ok(0) };
-        while Self::read(self, FR) & FR_RX_EMPTY != 0 {}
-        *first = Self::read(self, DR) as u8;
-        Ok(1)
-    }
-}
-
-impl Write for Uart {
-    fn write(&mut self, buffer: &[u8]) -> Result<usize, Infallible> {
-        let Some(first) = buffer.first() else { return Ok(0) };
-        while Self::read(self, FR) & FR_TX_FULL != 0 {}
-        Self::write(self, DR, u32::from(*first));
-        Ok(1)
+impl ByteUart for Uart {
+    fn receive(&mut self) -> u8 {
+        while self.read(FR) & FR_RX_EMPTY != 0 {}
+        self.read(DR) as u8
     }
 
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
+    fn send(&mut self, byte: u8) {
+        while self.read(FR) & FR_TX_FULL != 0 {}
+        self.write(DR, u32::from(byte));
     }
 }

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use board_support::{
     cmsdk::{Timer, Uart},
     memory,
+    uart::Bytewise,
 };
 use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m_rt::exception;
@@ -20,11 +21,11 @@ use embassy_futures::yield_now;
 use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, signal::Signal};
 use embedded_io::Write;
 use rwkv_core::{
-    Digest, Error, Image, Model, StateView,
+    Digest, Error, Image,
     sampler::{Sampler, SamplerConfig},
     stream::{InPlace, Stream},
 };
-use rwkv_embedded::stream::GivingWay;
+use rwkv_embedded::{firmware::in_arena, stream::GivingWay};
 use static_cell::StaticCell;
 
 const PROMPT: &str = "X:1\nT:";
@@ -83,15 +84,11 @@ async fn generate(
     stream: impl Stream,
     arena: &mut [f32],
     clock: &Timer,
-    uart: &mut Uart,
+    uart: &mut Bytewise<Uart>,
 ) -> Result<Run, Error> {
     let header = image.header();
-    let (needed, given) = (header.state_words(), arena.len() as u32);
-    let small = Error::StateSize { needed: needed as u32, given };
-    let (words, rest) = arena.split_at_mut_checked(needed).ok_or(small)?;
     let mut ready = false;
-    let mut state = StateView::over(header, words, &mut ready)?;
-    let mut model = Model::new(*header, stream, rest)?;
+    let (mut model, mut state) = in_arena(*header, stream, arena, &mut ready)?;
     let mut sampler = defmt::unwrap!(Sampler::new(SAMPLER));
     let mut run = Run { digest: Digest::default(), token: u32::MAX, gap: 0, toggles: 0 };
     LAST.store(clock.now(), Relaxed);
@@ -128,7 +125,7 @@ async fn main(spawner: Spawner) {
     // SAFETY: this is the first function, it runs once, and these are the board's addresses.
     let (arena, clock, mut uart, core) = unsafe {
         let core = cortex_m::Peripherals::steal();
-        (memory::arena(), CLOCK.init(Timer::new(TIMER)), Uart::new(UART), core)
+        (memory::arena(), CLOCK.init(Timer::new(TIMER)), Bytewise(Uart::new(UART)), core)
     };
     let mut ticks = core.SYST;
     ticks.set_clock_source(SystClkSource::Core);
