@@ -2,6 +2,8 @@
 
 mod tool;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tool::{command, folder, rwkv};
 
@@ -137,6 +139,51 @@ fn firmware_of_a_simulated_device_is_refused() {
     let dir = folder();
     let error = rwkv(dir.path(), &["bench", "x", "--firmware", "f.elf"]).unwrap_err();
     assert!(error.contains("sim has none"), "{error}");
+}
+
+/// The fields of an object, those of objects in it with a dot.
+fn fields(json: &Value, before: &str, into: &mut BTreeSet<String>) {
+    for (name, value) in json.as_object().unwrap() {
+        let name = format!("{before}{name}");
+        let inner = value.as_array().map_or(Some(value), |list| list.first());
+        match inner.filter(|inner| inner.is_object() && before.is_empty() && name != "info") {
+            Some(inner) => fields(inner, &format!("{name}."), into),
+            None => _ = into.insert(name),
+        }
+    }
+}
+
+/// The fields in the first column of a table of the book.
+fn documented(command: &str) -> BTreeSet<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/fit.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once(&format!("<!-- fields of {command} -->")).unwrap();
+    let lines = rest.trim_start().lines().skip(2).map_while(|line| line.strip_prefix("| "));
+    let first = lines.flat_map(|line| line.split(" | ").next());
+    first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_book_names_the_fields_that_are_printed() {
+    let dir = folder();
+    let printed = |runs: &[&[&str]]| {
+        let mut all = BTreeSet::new();
+        for args in runs {
+            let output = command(args, dir.path()).output().unwrap();
+            let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let one = json.as_array().map_or(&json, |list| &list[0]);
+            fields(one, "", &mut all);
+        }
+        // A memory that is not there is null.
+        all.retain(|name| name != "medium" && name != "flash");
+        all
+    };
+    let streamed = ["fit", "x", "--live", "0.5", "--board", "lm3s6965evb", "--json"];
+    let table = ["fit", "x", "--live", "0.5", "--json"];
+    assert_eq!(printed(&[&streamed, &table]), documented("fit"));
+    let place = ["place", "x", "--flash", "64K", "--live", "0.5", "--json"];
+    assert_eq!(printed(&[&place]), documented("place"));
+    assert_eq!(printed(&[&["bench", "x", "-n", "2", "--json"]]), documented("bench"));
 }
 
 #[test]
