@@ -7,16 +7,15 @@ use std::{string::String, vec, vec::Vec};
 use embedded_io::ErrorType;
 use proptest::prelude::*;
 use rwkv_core::sampler::SamplerConfig;
-use rwkv_core::{
-    exec::Part,
-    sampler::{Order, Xoshiro128StarStar},
-};
+use rwkv_core::{exec::Part, sampler::Order};
 
 use super::{
     frame::FrameError,
     protocol::{MAX_FEED, MAX_SPENT, MAX_STATE, Spent},
     *,
 };
+
+mod random;
 
 struct Bench;
 
@@ -154,26 +153,6 @@ fn every_frame_is_answered_once_and_the_next_one_is_in_step() {
         let expected = vec![Reply::Error(AgentError::Frame), info(ImageError::Magic)];
         assert_eq!(talk(&ERASED, &input, 64), (End::Closed, expected), "{bad:?}");
     }
-}
-
-#[test]
-fn ten_thousand_random_frames_leave_it_in_order() {
-    let mut rng = Xoshiro128StarStar::from_seed(7);
-    let mut below = |limit: f32| (rng.next_unit() * limit) as usize;
-    let mut input = Vec::new();
-    for _ in 0..10_000 {
-        for _ in 0..below(40.0) {
-            input.push(1 + below(255.0) as u8);
-        }
-        input.push(0);
-    }
-    input.extend(frame(&Request::Info));
-    input.extend(frame(&Request::Halt));
-    let (end, replies) = talk(&ERASED, &input, 61);
-    assert_eq!((end, replies.len()), (End::Halted, 10_002));
-    let (noise, normal) = replies.split_at(10_000);
-    assert!(noise.iter().all(|reply| *reply == Reply::Error(AgentError::Frame)));
-    assert_eq!(normal, [info(ImageError::Magic), Reply::Done]);
 }
 
 #[test]
