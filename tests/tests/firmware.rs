@@ -328,11 +328,10 @@ fn a_token_that_was_dropped_is_tried_again() {
     fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
-        let ready = (0..times).find_map(|_| match future.as_mut().poll(&mut context) {
+        (0..times).find_map(|_| match future.as_mut().poll(&mut context) {
             std::task::Poll::Ready(output) => Some(output),
             std::task::Poll::Pending => None,
-        });
-        ready
+        })
     }
     const MANY: usize = 1 << 20;
     assert_eq!(generator.reset(), Ok(()));
@@ -356,8 +355,8 @@ fn a_token_that_was_dropped_is_tried_again() {
 
 /// A vocabulary whose token 0 ends a text, and whose others are the bytes.
 fn vocabulary() -> Vec<u32> {
-    let entries = (0..=256).map(|id: u32| if id == 0 { 0 } else { id - 1 | 1 << 24 });
-    let order = (0..128).map(|pair| 2 * pair + 1 | (2 * pair + 2) << 16);
+    let entries = (0..=256).map(|id: u32| if id == 0 { 0 } else { (id - 1) | (1 << 24) });
+    let order = (0..128).map(|pair| (2 * pair + 1) | ((2 * pair + 2) << 16));
     let bytes = (0..64).map(|i| 0x0302_0100 + i * 0x0404_0404);
     [257, 256, 256, 0].into_iter().chain(entries).chain(order).chain(bytes).collect()
 }
