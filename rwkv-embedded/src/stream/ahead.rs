@@ -336,6 +336,13 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
         let word = self.position();
         let at = self.bring(word, words).await?;
         self.from.at.set(word + words);
+        if words == RECORD_WORDS && matches!(self.from.plan.get(), Plan::Nothing) {
+            // It came with the unit that the last block ends in, unexpected, so nobody looked at it.
+            let plan = Plan::learn(self.front(at, words)?, word + words);
+            self.held = None;
+            self.from.plan.set(plan);
+            self.from.ask();
+        }
         if words > RECORD_WORDS {
             // The next read begins before the model computes, and other tasks have their turn.
             self.from.news.set(true);
