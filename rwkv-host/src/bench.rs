@@ -1,6 +1,6 @@
 //! `rwkv bench`: how fast a device computes, without the cost of proof.
 
-use std::{fmt, io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::ensure;
 use rwkv_core::Image;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     cli,
-    device::{Device, DeviceSpec, Options},
+    device::Device,
     validate::{Host, Reference},
 };
 
@@ -18,9 +18,9 @@ use crate::{
 pub struct BenchArgs {
     /// The image
     pub image: PathBuf,
-    /// The device: sim, rp2040js, or an emulated board such as qemu:mps2-an386
-    #[arg(long, value_name = "DEVICE", default_value = "sim")]
-    pub device: DeviceSpec,
+    /// The device
+    #[command(flatten)]
+    pub at: cli::OnDevice,
     /// The prompt, which is read before the clock runs
     #[command(flatten)]
     pub prompt: cli::Prompt,
@@ -36,12 +36,6 @@ pub struct BenchArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Firmware of an emulated board; without it, the project's is built
-    #[arg(long, value_name = "ELF")]
-    pub firmware: Option<PathBuf>,
-    /// Seconds that the device may be silent
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u64,
 }
 
 /// What a device took for some tokens.
@@ -123,18 +117,12 @@ pub fn bench(
 /// Whatever leaves no figure.
 pub fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     ensure!(args.tokens > 0, "nothing to measure: give -n at least 1");
-    ensure!(
-        args.firmware.is_none() || !matches!(args.device, DeviceSpec::Sim),
-        "--firmware is for an emulated board, and sim has none; give --device, or leave it out"
-    );
     let file = cli::read_image(&args.image)?;
     let image = file.open_named(&args.image)?;
     let tokenizer = args.tokenizer.open(&image)?;
     let prompt = args.prompt.tokens(&image, &tokenizer)?;
     let sampler = args.sampling.settings(&image, &tokenizer)?;
-    let timeout = Duration::from_secs(args.timeout.max(1));
-    let options = Options { timeout, firmware: args.firmware.clone(), flip: None };
-    let mut device = Device::open(args.device, &image, &options)?;
+    let mut device = args.at.open(&image, None)?;
     let speed = bench(&mut device, &image, sampler, &prompt, args.tokens)?;
     // The figure stands, however the device ends.
     let _ = device.halt();

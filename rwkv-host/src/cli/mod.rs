@@ -2,6 +2,7 @@
 
 mod bake;
 mod convert;
+mod device;
 mod embed;
 mod eval;
 mod export;
@@ -30,6 +31,7 @@ use crate::{
     tokenizer::{Tokenizer, TokenizerError},
 };
 
+pub use device::OnDevice;
 pub use sampling::{Order, Sampling};
 pub use start::{Begun, Start};
 

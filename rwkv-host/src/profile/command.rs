@@ -1,22 +1,18 @@
 //! `rwkv profile`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use super::{picture, profile};
-use crate::{
-    cli,
-    device::{Device, DeviceSpec, Options},
-    file,
-};
+use crate::{cli, file};
 
 /// Say what a device spends a token on
 #[derive(Debug, Clone, clap::Args)]
 pub struct ProfileArgs {
     /// The image
     pub image: PathBuf,
-    /// The device: sim, or an emulated board such as qemu:mps2-an386
-    #[arg(long, value_name = "DEVICE", default_value = "sim")]
-    pub device: DeviceSpec,
+    /// The device
+    #[command(flatten)]
+    pub at: cli::OnDevice,
     /// The prompt
     #[command(flatten)]
     pub prompt: cli::Prompt,
@@ -35,18 +31,12 @@ pub struct ProfileArgs {
     /// Draw a picture: section, operation, part
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
-    /// Firmware of an emulated board; without it, the project's is built
-    #[arg(long, value_name = "ELF")]
-    pub firmware: Option<PathBuf>,
-    /// Seconds that the device may be silent
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u64,
 }
 
 impl ProfileArgs {
     fn inputs(&self) -> impl Iterator<Item = file::Input<'_>> {
-        let firmware = self.firmware.as_deref().map(|path| ("firmware", path));
-        let files = self.prompt.input().into_iter().chain(self.tokenizer.input()).chain(firmware);
+        let files = self.prompt.input().into_iter().chain(self.tokenizer.input());
+        let files = files.chain(self.at.input());
         files.chain([("image", self.image.as_path())])
     }
 }
@@ -64,9 +54,7 @@ pub fn command(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
     let tokenizer = args.tokenizer.open(&image)?;
     let prompt = args.prompt.tokens(&image, &tokenizer)?;
     let sampler = args.sampling.settings(&image, &tokenizer)?;
-    let timeout = Duration::from_secs(args.timeout.max(1));
-    let options = Options { timeout, firmware: args.firmware.clone(), flip: None };
-    let mut device = Device::open(args.device, &image, &options)?;
+    let mut device = args.at.open(&image, None)?;
     let bar = cli::progress(2 * (prompt.len() as u64 + u64::from(args.tokens)), "profiling");
     let profile = profile(&mut device, &image, sampler, &prompt, args.tokens, || bar.inc(1));
     bar.finish_and_clear();

@@ -1,21 +1,18 @@
 //! `rwkv validate`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use super::{Begin, Host, Verdict, validate};
-use crate::{
-    cli,
-    device::{Device, DeviceSpec, Flip, Options},
-};
+use crate::{cli, device::Flip};
 
 /// Prove that a device computes the same bits as the host
 #[derive(Debug, Clone, clap::Args)]
 pub struct ValidateArgs {
     /// The image
     pub image: PathBuf,
-    /// The device: sim, or an emulated board such as qemu:mps2-an386
-    #[arg(long, value_name = "DEVICE", default_value = "sim")]
-    pub device: DeviceSpec,
+    /// The device
+    #[command(flatten)]
+    pub at: cli::OnDevice,
     /// Where both begin, and the prompt
     #[command(flatten)]
     pub start: cli::Start,
@@ -31,25 +28,12 @@ pub struct ValidateArgs {
     /// Print the verdict as JSON
     #[arg(long)]
     pub json: bool,
-    /// Firmware of an emulated board; without it, the project's is built
-    #[arg(long, value_name = "ELF")]
-    pub firmware: Option<PathBuf>,
-    /// Seconds that the device may be silent
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u64,
     /// Flip a bit of the simulated device's flash after the image was checked
     #[arg(long, value_name = "OFFSET[:BIT]")]
     pub sim_flip_bit: Option<Flip>,
     /// Show what the device printed
     #[arg(long)]
     pub device_log: bool,
-}
-
-impl ValidateArgs {
-    fn options(&self) -> Options {
-        let timeout = Duration::from_secs(self.timeout.max(1));
-        Options { timeout, firmware: self.firmware.clone(), flip: self.sim_flip_bit }
-    }
 }
 
 /// Runs `rwkv validate`: success if all bits are equal.
@@ -63,7 +47,7 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let cli::Begun { mut memory, tokens: prompt, .. } = args.start.begin(&image, &tokenizer)?;
     let words = memory.state(&image)?.words().concat();
     let sampler = args.sampling.settings(&image, &tokenizer)?;
-    let mut device = Device::open(args.device, &image, &args.options())?;
+    let mut device = args.at.open(&image, args.sim_flip_bit)?;
     let mut reference = Host::parallel(&image, sampler.clone())?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
     let mut text = cli::Text::default();
