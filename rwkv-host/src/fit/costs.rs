@@ -91,8 +91,8 @@ impl Core {
     /// others those of the core that is more like them.
     pub const fn stack(self) -> u64 {
         match self {
-            Self::M4 | Self::M7 | Self::M33 | Self::Rv32imafc => 7_104,
-            Self::M0 | Self::M3 | Self::Rv32imc | Self::Rv32imac => 8_808,
+            Self::M4 | Self::M7 | Self::M33 | Self::Rv32imafc => 6_148,
+            Self::M0 | Self::M3 | Self::Rv32imc | Self::Rv32imac => 6_580,
         }
     }
 
