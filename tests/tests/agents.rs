@@ -283,7 +283,7 @@ fn a_fault_at_boot_is_overcome() {
     let mut at = 0;
     loop {
         let flash = std::cell::RefCell::new(SimFlash::<4>::new(file.bytes(), &clock));
-        let fault = [Fault::Error, Fault::Short, Fault::Flip][at as usize % 3];
+        let fault = [Fault::Error, Fault::Short, Fault::Flip][at % 3];
         flash.borrow_mut().fault = Some((at, fault));
         let mut agent = over(Shared(&flash), bytes, &mut words);
         assert!(agent.image().is_ok(), "{fault:?} at {at}: {:?}", agent.image());
