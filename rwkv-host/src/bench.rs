@@ -1,6 +1,6 @@
 //! `rwkv bench`: how fast a device computes, without the cost of proof.
 
-use std::{fmt, io::Write, path::PathBuf, process::ExitCode};
+use std::{fmt, process::ExitCode};
 
 use anyhow::ensure;
 use rwkv_core::Image;
@@ -16,26 +16,9 @@ use crate::{
 /// Measure how fast a device computes tokens
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
-    /// The image
-    pub image: PathBuf,
-    /// The device
+    /// What is measured, behind a prompt that is read before the clock runs
     #[command(flatten)]
-    pub at: cli::OnDevice,
-    /// The prompt, which is read before the clock runs
-    #[command(flatten)]
-    pub prompt: cli::Prompt,
-    /// The tokenizer
-    #[command(flatten)]
-    pub tokenizer: cli::TokenizerFile,
-    /// Tokens to measure: those that the host continues the prompt with
-    #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
-    pub tokens: u32,
-    /// How they are chosen
-    #[command(flatten)]
-    pub sampling: cli::Sampling,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    pub measured: cli::Measured,
 }
 
 /// What a device took for some tokens.
@@ -116,22 +99,12 @@ pub fn bench(
 /// # Errors
 /// Whatever leaves no figure.
 pub fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
-    ensure!(args.tokens > 0, "nothing to measure: give -n at least 1");
-    let file = cli::read_image(&args.image)?;
-    let image = file.open_named(&args.image)?;
-    let tokenizer = args.tokenizer.open(&image)?;
-    let prompt = args.prompt.tokens(&image, &tokenizer)?;
-    let sampler = args.sampling.settings(&image, &tokenizer)?;
-    let mut device = args.at.open(&image, None)?;
-    let speed = bench(&mut device, &image, sampler, &prompt, args.tokens)?;
-    // The figure stands, however the device ends.
-    let _ = device.halt();
-    if args.json {
-        let json = serde_json::to_string_pretty(&speed)?;
-        cli::show(|out| writeln!(out, "{json}"))?;
-    } else {
-        cli::show(|out| write!(out, "{speed}"))?;
-    }
+    let count = args.measured.tokens;
+    ensure!(count > 0, "nothing to measure: give -n at least 1");
+    let speed = args
+        .measured
+        .on_device(|device, image, sampler, prompt| bench(device, image, sampler, prompt, count))?;
+    args.measured.show(&speed)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -91,12 +91,12 @@ fn a_placement_is_written_with_its_tables() {
     let header = String::from_utf8(read("out/placement.h")).unwrap();
     let (mut memory, mut seen) = ("", [0; 2]);
     for line in table.lines() {
-        if line.contains("const FLASH: [Range") {
+        if line.contains("const FLASH: [PlacedRange") {
             memory = "flash";
-        } else if line.contains("const RAM: [Range") {
+        } else if line.contains("const RAM: [PlacedRange") {
             memory = "ram";
         }
-        let Some(range) = line.trim().strip_prefix("Range { first: ") else { continue };
+        let Some(range) = line.trim().strip_prefix("PlacedRange { first: ") else { continue };
         let numbers = range.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
         let numbers: Vec<usize> = numbers.map(|number| number.parse().unwrap()).collect();
         let [first, words, at] = numbers[..] else { panic!("{line}") };
@@ -105,6 +105,9 @@ fn a_placement_is_written_with_its_tables() {
         assert!(header.contains(&format!("{{{first}u, {words}u, {at}u}}")), "{header}");
         seen[usize::from(memory == "ram")] += 4 * words;
     }
+    let identity = u32::from_le_bytes(image[12..16].try_into().unwrap());
+    assert!(table.contains(&format!("pub const IDENTITY: u32 = {identity:#010x};")), "{table}");
+    assert!(header.contains(&format!("#define PLACED_IDENTITY {identity:#010x}u\n")), "{header}");
     let flash = 100 * 1024;
     assert!(
         (flash - 4096..=flash).contains(&seen[0]) && (4096..=8192).contains(&seen[1]),

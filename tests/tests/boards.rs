@@ -173,6 +173,11 @@ fn a_board_with_16_kb_writes_a_tune() {
     assert!(verdict.is_equal(), "{verdict}");
     assert!(written.contains('|'), "no bar in {written}");
     has_room(DeviceSpec::Qemu(board), verdict.memory.expect("the board tells its memory"));
+    // What `rwkv fit` says of it.
+    let cost = verdict.instructions_per_token.expect("the emulator counts").mean as f64;
+    let predicted = predicted(board, &image, &prompt);
+    println!("{predicted:.0} instructions per token predicted\n");
+    assert!((predicted / cost - 1.0).abs() <= 0.1, "{predicted} predicted, {cost} counted");
 }
 
 /// The stack of the agent keeps away from the arena.

@@ -91,7 +91,8 @@ impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, V
     /// for one more state, a token that fails leaves the state as it was.
     ///
     /// The image is checked up to three times: a board without a host that could ask again should
-    /// not stay without its image for one read that failed. The driver waits: a medium whose reads give way to other tasks is [`Error::Internal`].
+    /// not stay without its image for one read that failed. The driver waits: a medium whose reads
+    /// give way to other tasks is [`Error::Internal`].
     ///
     /// What goes wrong here is told to the host when it asks.
     #[inline(never)]

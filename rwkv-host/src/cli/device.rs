@@ -1,11 +1,14 @@
 //! The device that a command talks to.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, io::Write, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
 use clap::Args;
 use rwkv_core::Image;
+use rwkv_embedded::agent::protocol::SamplerSettings;
+use serde::Serialize;
 
+use super::{Prompt, Sampling, TokenizerFile, read_image, show};
 use crate::{
     device::{Device, DeviceSpec, Flip, Options},
     file::Input,
@@ -43,5 +46,71 @@ impl OnDevice {
     /// The file that it reads beside the image.
     pub fn input(&self) -> Option<Input<'_>> {
         self.firmware.as_deref().map(|path| ("firmware", path))
+    }
+}
+
+/// Options of a command that measures tokens on a device.
+#[derive(Debug, Clone, Args)]
+pub struct Measured {
+    /// The image
+    pub image: PathBuf,
+    /// The device
+    #[command(flatten)]
+    pub at: OnDevice,
+    /// The prompt
+    #[command(flatten)]
+    pub prompt: Prompt,
+    /// The tokenizer
+    #[command(flatten)]
+    pub tokenizer: TokenizerFile,
+    /// Tokens that follow the prompt
+    #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
+    pub tokens: u32,
+    /// How they are chosen
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Measured {
+    /// Starts the device and has it measured, with the prompt and how tokens are chosen.
+    ///
+    /// # Errors
+    /// Those of the files and of the device, and those of `measure`.
+    pub fn on_device<T>(
+        &self,
+        measure: impl FnOnce(&mut Device, &Image<'_>, SamplerSettings, &[u32]) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let file = read_image(&self.image)?;
+        let image = file.open_named(&self.image)?;
+        let tokenizer = self.tokenizer.open(&image)?;
+        let prompt = self.prompt.tokens(&image, &tokenizer)?;
+        let sampler = self.sampling.settings(&image, &tokenizer)?;
+        let mut device = self.at.open(&image, None)?;
+        let figures = measure(&mut device, &image, sampler, &prompt)?;
+        // The figures stand, however the device ends.
+        let _ = device.halt();
+        Ok(figures)
+    }
+
+    /// Prints what was measured.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn show(&self, figures: &(impl Display + Serialize)) -> anyhow::Result<()> {
+        if self.json {
+            let json = serde_json::to_string_pretty(figures)?;
+            show(|out| writeln!(out, "{json}"))
+        } else {
+            show(|out| write!(out, "{figures}"))
+        }
+    }
+
+    /// The files that are read.
+    pub fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
+        let files = self.prompt.input().into_iter().chain(self.tokenizer.input());
+        files.chain(self.at.input()).chain([("image", self.image.as_path())])
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     tokenizer::{Tokenizer, TokenizerError},
 };
 
-pub use device::OnDevice;
+pub use device::{Measured, OnDevice};
 pub use sampling::{Order, Sampling};
 pub use start::{Begun, Start};
 

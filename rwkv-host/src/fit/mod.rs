@@ -29,7 +29,7 @@ pub use boards::{BOARDS, Board, Place, SD_CARD, SPI_NOR};
 pub use command::{FitArgs, LiveArgs, command};
 pub use costs::{Core, Costs, Line};
 pub use layout::Layout;
-pub use place::{Placement, Range};
+pub use place::Placement;
 pub use place_command::{PlaceArgs, command as place_command};
 pub use simulated::{Clock, Fault, SimFlash};
 pub use stream::{Medium, Time, over};

@@ -3,13 +3,13 @@
 use super::{Known, Layout, Touch, Trace, layout};
 
 /// Words of the image in a memory.
-pub use rwkv_embedded::stream::PlacedRange as Range;
+use rwkv_embedded::stream::PlacedRange;
 
 /// The ranges of one memory after the other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
     /// In ascending order, of each memory.
-    pub memories: Vec<Vec<Range>>,
+    pub memories: Vec<Vec<PlacedRange>>,
 }
 
 /// Words that are read together, and how often a token reads them.
@@ -46,7 +46,7 @@ impl Placement {
 
     /// Whether some words lie together in one of the memories.
     fn holds(&self, word: usize, words: usize) -> bool {
-        let inside = |range: &Range| {
+        let inside = |range: &PlacedRange| {
             let first = range.first as usize;
             word >= first && word + words <= first + range.words as usize
         };
@@ -108,14 +108,14 @@ fn items(layout: &Layout, live: f64) -> Vec<Item> {
 }
 
 /// Neighbours together.
-fn ranges(mut inside: Vec<(usize, usize)>) -> Vec<Range> {
+fn ranges(mut inside: Vec<(usize, usize)>) -> Vec<PlacedRange> {
     inside.sort_unstable();
-    let mut ranges: Vec<Range> = Vec::new();
+    let mut ranges: Vec<PlacedRange> = Vec::new();
     let mut at = 0;
     for (word, words) in inside {
         match ranges.last_mut() {
             Some(last) if (last.first + last.words) as usize == word => last.words += words as u32,
-            _ => ranges.push(Range { first: word as u32, words: words as u32, at }),
+            _ => ranges.push(PlacedRange { first: word as u32, words: words as u32, at }),
         }
         at += words as u32;
     }

@@ -10,9 +10,10 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use rwkv_core::Image;
+use rwkv_embedded::stream::PlacedRange;
 use serde::Serialize;
 
-use super::{Core, Layout, LiveArgs, Placement, Range, Trace, command::size};
+use super::{Core, Layout, LiveArgs, Placement, Trace, command::size};
 use crate::{cli, file};
 
 /// Choose what of an image lies in memory, where only part of it fits, and write it
@@ -77,7 +78,7 @@ pub fn command(args: &PlaceArgs) -> anyhow::Result<()> {
     let placement = Placement::new(&layout, live, &[args.flash, args.ram]);
     let trace = Trace::new(&layout, &Core::M4.costs(), live);
     let bytes =
-        |ranges: &[Range]| 4 * ranges.iter().map(|range| u64::from(range.words)).sum::<u64>();
+        |ranges: &[PlacedRange]| 4 * ranges.iter().map(|range| u64::from(range.words)).sum::<u64>();
     let memories = MEMORIES.into_iter().zip(&placement.memories);
     let placed = Placed {
         bytes_per_token: 4 * trace.words(),
@@ -153,15 +154,17 @@ fn remove(path: &Path) -> anyhow::Result<()> {
 /// The table for `rwkv_embedded::stream::Placed`.
 fn rust(identity: u32, placement: &Placement) -> String {
     let mut text = format!(
-        "// Written by `rwkv place` for the image {identity:08x}.\n\
-         use rwkv_embedded::stream::PlacedRange as Range;\n"
+        "// Written by `rwkv place` for one image: compare `Image::identity` before these are used.\n\
+         use rwkv_embedded::stream::PlacedRange;\n\
+         pub const IDENTITY: u32 = {identity:#010x};\n"
     );
     for (name, ranges) in MEMORIES.into_iter().zip(&placement.memories) {
         let (name, count) = (name.to_uppercase(), ranges.len());
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "pub const {name}: [Range; {count}] = [");
-        for Range { first, words, at } in ranges {
-            let _ = writeln!(text, "    Range {{ first: {first}, words: {words}, at: {at} }},");
+        let _ = writeln!(text, "pub const {name}: [PlacedRange; {count}] = [");
+        for PlacedRange { first, words, at } in ranges {
+            let _ =
+                writeln!(text, "    PlacedRange {{ first: {first}, words: {words}, at: {at} }},");
         }
         text.push_str("];\n");
     }
@@ -171,8 +174,9 @@ fn rust(identity: u32, placement: &Placement) -> String {
 /// The same as a header in C: first word, words, word in the memory.
 fn c(identity: u32, placement: &Placement) -> String {
     let mut text = format!(
-        "/* Written by `rwkv place` for the image {identity:08x}: first word in the image, words, \
-         word in the memory. */\n#include <stdint.h>\n"
+        "/* Written by `rwkv place` for one image: compare its identity before these are used.\n   \
+         First word in the image, words, word in the memory. */\n#include <stdint.h>\n\
+         #define PLACED_IDENTITY {identity:#010x}u\n"
     );
     for (name, ranges) in MEMORIES.into_iter().zip(&placement.memories) {
         let _ = writeln!(text, "#define PLACED_{}_RANGES {}", name.to_uppercase(), ranges.len());
@@ -180,7 +184,7 @@ fn c(identity: u32, placement: &Placement) -> String {
             continue;
         }
         let _ = writeln!(text, "static const uint32_t placed_{name}[][3] = {{");
-        for Range { first, words, at } in ranges {
+        for PlacedRange { first, words, at } in ranges {
             let _ = writeln!(text, "    {{{first}u, {words}u, {at}u}},");
         }
         text.push_str("};\n");
