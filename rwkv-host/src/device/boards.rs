@@ -161,7 +161,7 @@ impl QemuBoard {
                 emulator: RISCV,
                 image: Medium::RiscvElf { address: 0x2044_0000, room: 0x00bc_0000 },
                 ram: 16 * KIB,
-                arena: 4 * KIB,
+                arena: 7 * KIB,
                 ..MPS2_AN386
             },
             Self::Virt => Facts {
