@@ -55,6 +55,8 @@ pub struct ReadAhead<'b, M, const N: usize = 2> {
     failed: Cell<Option<(Run, StreamError)>>,
     missed: Cell<Option<StreamError>>,
     plan: Cell<Plan>,
+    /// Where the last header ends that was looked at; those before it were, too.
+    learnt: Cell<usize>,
     reads: Cell<Reads>,
     /// Whether the other side may have something to do.
     news: Cell<bool>,
@@ -115,6 +117,7 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
             failed: Cell::default(),
             missed: Cell::default(),
             plan: Cell::default(),
+            learnt: Cell::default(),
             reads: Cell::default(),
             news: Cell::default(),
         })
@@ -215,6 +218,7 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
         let Ok(buffer) = slot.buffer.try_borrow() else { return };
         let header = (run.end() - first).checked_sub(RECORD_WORDS).and_then(|at| buffer.get(at..));
         self.plan.set(Plan::learn(header.unwrap_or_default(), run.end()));
+        self.learnt.set(run.end());
     }
 
     /// Asks for what comes next, if that is known and there is room for it.
@@ -261,6 +265,7 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
     fn start(&self, word: usize, words: usize) {
         self.slots.iter().for_each(Slot::clear);
         self.plan.set(Plan::Nothing);
+        self.learnt.set(0);
         self.failed.set(None);
         let next = (self.front.get() + 1) % N;
         self.fill.set(next);
@@ -336,11 +341,13 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
         let word = self.position();
         let at = self.bring(word, words).await?;
         self.from.at.set(word + words);
-        if words == RECORD_WORDS && matches!(self.from.plan.get(), Plan::Nothing) {
+        let unread = words == RECORD_WORDS && self.from.learnt.get() < word + words;
+        if unread && matches!(self.from.plan.get(), Plan::Nothing) {
             // It came with the unit that the last block ends in, unexpected, so nobody looked at it.
             let plan = Plan::learn(self.front(at, words)?, word + words);
             self.held = None;
             self.from.plan.set(plan);
+            self.from.learnt.set(word + words);
             self.from.ask();
         }
         if words > RECORD_WORDS {
@@ -358,6 +365,7 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
 
     async fn seek(&mut self, word: usize) -> Result<(), StreamError> {
         self.from.at.set(word);
+        self.from.learnt.set(0);
         Ok(())
     }
 
@@ -394,6 +402,7 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
         self.held = None;
         self.from.slots.iter().for_each(Slot::clear);
         self.from.plan.set(Plan::Nothing);
+        self.from.learnt.set(0);
         self.from.failed.set(None);
     }
 
