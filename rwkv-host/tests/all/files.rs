@@ -1,10 +1,8 @@
 //! What the tool writes, and what it must not write over.
 
-mod tool;
-
 use std::{fs, path::PathBuf};
 
-use tool::{folder, rwkv};
+use crate::tool::{folder, rwkv};
 
 #[test]
 fn no_command_writes_over_what_it_reads() {

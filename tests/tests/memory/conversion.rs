@@ -1,19 +1,18 @@
 //! What converting a file takes of memory: the largest tensor a few times, not the model.
 
-use std::{alloc::System, fs};
+use std::fs;
 
-use cap::Cap;
 use rwkv_host::{
     checkpoint::Checkpoint,
     convert::{Options, Weights, convert_to},
 };
 use rwkv_tests::random;
 
-#[global_allocator]
-static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+use crate::{ALLOCATOR, ALONE};
 
 #[test]
 fn memory_holds_the_largest_tensor_a_few_times() {
+    let _alone = ALONE.lock();
     let file = random::wide("4");
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("wide.rwkv");

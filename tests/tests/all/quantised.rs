@@ -22,7 +22,7 @@ fn score(checkpoint: &Path, options: &Options<'_>, text: &[u32]) -> f64 {
     evaluate(&image, None, text, &parts, |_, _| {}).expect("it reads").score.bits_per_byte
 }
 
-/// The table of the book's chapter *Quantisation*: `cargo test -p rwkv-tests --test quantised -- --nocapture`.
+/// The table of the book's chapter *Quantisation*: `cargo test -p rwkv-tests --test all quantised:: -- --nocapture`.
 #[test]
 fn integers_cost_little() {
     let tunes = ["tunes-valid.abc", "tunes-heldout.abc"].map(tokens);

@@ -1,11 +1,9 @@
 //! `rwkv fit` as a program.
 
-mod tool;
-
 use std::collections::BTreeSet;
 
+use crate::tool::{command, folder, rwkv};
 use serde_json::Value;
-use tool::{command, folder, rwkv};
 
 /// The exit code and what was printed.
 fn fit(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String) {

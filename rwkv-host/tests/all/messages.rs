@@ -1,11 +1,9 @@
 //! What the tool says to those who gave it the wrong thing.
 
-mod tool;
-
 use std::{fs, io::Read, process::Stdio};
 
+use crate::tool::{command, folder, rwkv};
 use safetensors::{SafeTensors, tensor::TensorView};
-use tool::{command, folder, rwkv};
 
 #[test]
 fn errors_name_what_was_given_and_the_next_step() {

@@ -1,9 +1,8 @@
 //! Hostile files: each ends in an error within a second and in bounded memory. The package `fuzz`
 //! looks for others.
 
-use std::{alloc::System, fs, path::Path, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
-use cap::Cap;
 use rwkv_core::image::{HEADER_BYTES, SECTION_BYTES};
 use rwkv_host::{
     checkpoint::Checkpoint,
@@ -20,8 +19,7 @@ use rwkv_tests::{
     repair_header, seeds,
 };
 
-#[global_allocator]
-static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+use crate::{ALLOCATOR, ALONE};
 
 /// Bytes that a reader may allocate from first to last, freed or not, beside 128 for each byte of
 /// the file.
@@ -57,6 +55,7 @@ fn contains(error: &str, expected: &str) {
 /// One test, so that nothing else allocates meanwhile.
 #[test]
 fn hostile_files_end_soon_and_small() {
+    let _alone = ALONE.lock();
     zip_bombs();
     other_opcodes();
     shapes_that_overflow();

@@ -1,0 +1,10 @@
+//! The host's tool and its functions, in one program.
+
+mod eval;
+mod files;
+mod fit;
+mod hidden;
+mod messages;
+mod sampling;
+mod tokens;
+mod tool;

@@ -1,0 +1,21 @@
+//! One program of all tests, since each program links the whole host; a chapter is a module:
+//! `cargo test -p rwkv-tests --test all media::`.
+
+mod agents;
+mod boards;
+mod containers;
+mod damage;
+mod devices;
+mod export;
+mod firmware;
+mod fit;
+mod handover;
+mod media;
+mod models;
+mod placed;
+mod quantised;
+mod sampling;
+mod snapshots;
+mod starts;
+mod states;
+mod streams;
