@@ -18,7 +18,7 @@ use rwkv_core::{
 };
 
 use crate::{
-    demo::{MODELS, image},
+    demo::{MODELS, image, tool},
     document::{grouped, replace},
     job, root,
     setup::{self, ARM_GCC, NEWLIB, QEMU_ARM},
@@ -218,7 +218,7 @@ fn firmware(archive: &Path, image: &Path) -> anyhow::Result<u64> {
     let mut make = Command::new("make");
     make.current_dir(root().join(EXAMPLE)).arg("--silent");
     make.arg(format!("LIBRWKV={}", archive.display())).arg(format!("OUT={}", dir.display()));
-    make.arg(format!("RWKV={}", root().join("target/release/rwkv").display()));
+    make.arg(format!("RWKV={}", tool().display()));
     make.arg(format!("IMAGE={}", image.display()));
     job::run(&mut make)?;
     let elf = dir.join("firmware.elf");

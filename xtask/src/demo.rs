@@ -61,17 +61,22 @@ impl Demo {
     }
 }
 
+/// Where the tool is built: as the tests build it, so that it is built once.
+pub(crate) fn tool() -> PathBuf {
+    root().join("target/debug/rwkv")
+}
+
 /// The tool, built once.
 pub(crate) fn rwkv() -> anyhow::Result<Command> {
     static BUILT: OnceLock<()> = OnceLock::new();
     if BUILT.get().is_none() {
         let mut build = job::cargo(".");
-        build.args(["build", "--quiet", "--release", "--package", "rwkv-host"]);
+        build.args(["build", "--quiet", "--bin", "rwkv"]).args(job::features());
         eprintln!("building: {}", job::shown(&build));
         job::run(&mut build)?;
         let _ = BUILT.set(());
     }
-    let mut command = Command::new(root().join("target/release/rwkv"));
+    let mut command = Command::new(tool());
     command.current_dir(root());
     Ok(command)
 }

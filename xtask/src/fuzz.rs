@@ -127,7 +127,7 @@ fn seeds() -> PathBuf {
 
 fn seed() -> anyhow::Result<()> {
     let mut make = job::cargo(".");
-    make.args(["run", "--quiet", "--package", "rwkv-tests", "--bin", "seeds", "--"]);
+    make.args(["run", "--quiet", "--bin", "seeds"]).args(job::features()).arg("--");
     job::run(make.arg(seeds()))
 }
 

@@ -6,7 +6,7 @@ use std::{
     process::Command,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -29,6 +29,19 @@ pub(crate) fn cargo(dir: &str) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Whether the host is built with every feature, as the tests build it.
+static ALL_FEATURES: AtomicBool = AtomicBool::new(false);
+
+/// From now on, the host is built with every feature.
+pub(crate) fn all_features() {
+    ALL_FEATURES.store(true, Ordering::Relaxed);
+}
+
+/// The features that the host is built with. All of them take a minute more.
+pub(crate) fn features() -> &'static [&'static str] {
+    if ALL_FEATURES.load(Ordering::Relaxed) { &["--features", "rwkv-host/neox"] } else { &[] }
 }
 
 /// Runs a command to its end.

@@ -66,12 +66,12 @@ fn cargo(dir: &'static str, args: &'static [&'static str]) -> Step {
 fn lints() -> Vec<Step> {
     vec![
         cargo(".", &["fmt", "--all", "--check"]),
-        cargo(".", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-        step("cargo clippy of rwkv-host with neox", || {
+        step("cargo clippy with every feature", || {
             let mut clippy = job::cargo(".");
-            clippy.args(["clippy", "--quiet", "--package", "rwkv-host", "--features", "neox"]);
-            job::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
+            clippy.args(["clippy", "--quiet", "--workspace", "--all-targets"]);
+            job::run(clippy.args(job::features()).args(["--", "-D", "warnings"]))
         }),
+        cargo(".", &["clippy", "--quiet", "--workspace", "--", "-D", "warnings"]),
         step("every public type can be logged", formats::run),
         step("cargo doc", || {
             let mut doc = job::cargo(".");
@@ -119,6 +119,7 @@ fn lints_elsewhere() -> Vec<Step> {
 /// Runs formatting and lints.
 pub(crate) fn lint_only() -> anyhow::Result<()> {
     setup::rust()?;
+    job::all_features();
     let tally = Tally::default();
     tally.side_by_side([lints(), lints_elsewhere()]);
     tally.end()
@@ -128,6 +129,7 @@ pub(crate) fn lint_only() -> anyhow::Result<()> {
 pub(crate) fn run() -> anyhow::Result<()> {
     setup::rust()?;
     setup::vocabulary();
+    job::all_features();
     let tally = Tally::default();
     tally.run(tools());
     let root = [lints(), bare(), tests()].into_iter().flatten().collect();
@@ -191,11 +193,9 @@ fn boards() -> Vec<Step> {
 /// Tests on this machine.
 fn tests() -> Vec<Step> {
     vec![
-        cargo(".", &["test", "--workspace", "--no-fail-fast"]),
-        step("cargo test of the tokenizers with neox", || {
+        step("cargo test with every feature", || {
             let mut test = job::cargo(".");
-            test.args(["test", "--quiet", "--package", "rwkv-host", "--features", "neox"]);
-            job::run(test.args(["--lib", "tokenizer"]))
+            job::run(test.args(["test", "--workspace", "--no-fail-fast"]).args(job::features()))
         }),
         step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()),
     ]
