@@ -1,7 +1,7 @@
-// Runs firmware for the RP2040: node bridge.mjs FLASH SOCKET
+// Runs firmware for the RP2040: node bridge.mjs FLASH PORT
 //
-// FLASH is a file of what the flash holds, from its first byte on; UART0 is connected to the Unix
-// socket; what the firmware logs by semihosting goes to the standard output.
+// FLASH is a file of what the flash holds, from its first byte on; UART0 is connected to the port
+// of this machine; what the firmware logs by semihosting goes to the standard output.
 import { readFileSync, writeSync } from 'node:fs';
 import { connect } from 'node:net';
 import { ConsoleLogger, LogLevel, RP2040 } from 'rp2040js';
@@ -23,7 +23,7 @@ const SYS_WRITE = 0x05;
 const SYS_EXIT_EXTENDED = 0x20;
 const STDOUT = 1;
 
-const [flash, socket] = process.argv.slice(2);
+const [flash, port] = process.argv.slice(2);
 const mcu = new RP2040();
 mcu.logger = new ConsoleLogger(LogLevel.Error, true);
 const { clock, core } = mcu;
@@ -63,7 +63,7 @@ mcu.flash.set(readFileSync(flash));
 mcu.sram.set(mcu.flash.subarray(0, 256), STAGE2 - RAM);
 [core.SP, core.LR, core.PC] = [STAGE2, 0, STAGE2];
 
-const link = connect(socket);
+const link = connect({ host: '127.0.0.1', port: Number(port), noDelay: true });
 link.on('data', (bytes) => received.push(...bytes));
 link.on('end', () => process.exit(0));
 link.on('error', (error) => {

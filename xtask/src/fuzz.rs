@@ -109,6 +109,13 @@ fn targets() -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Builds all targets and makes their seeds.
+pub(crate) fn prepare() -> anyhow::Result<()> {
+    setup::rust()?;
+    build()?;
+    seed()
+}
+
 /// Builds all targets; returns where they are. With a target named, flags are not for what runs
 /// while it is built.
 fn build() -> anyhow::Result<PathBuf> {

@@ -18,7 +18,7 @@ use crate::{
     exactness::Exactness,
     examples::{ALLOC, Examples, MINIMAL},
     formats,
-    fuzz::Fuzz,
+    fuzz::{self, Fuzz},
     job, panics, setup,
     suite::Suite,
 };
@@ -136,7 +136,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let elsewhere = [lints_elsewhere(), boards(), firmware()].into_iter().flatten().collect();
     tally.side_by_side([root, elsewhere]);
     // It gives every input a second, so it has the machine for itself.
-    tally.run(vec![step("cargo xtask fuzz", || Fuzz::try_parse_from(["fuzz"])?.run())]);
+    tally.run(vec![step("cargo xtask fuzz", || {
+        Fuzz::try_parse_from(["fuzz", "--seconds", "20"])?.run()
+    })]);
     tally.end()
 }
 
@@ -215,6 +217,7 @@ fn firmware() -> Vec<Step> {
             Exactness::try_parse_from(["exactness", "--tokens", "24", "--require"])?.run()
         }),
         step("cargo xtask bench", || Bench::try_parse_from(["bench", "--check"])?.run()),
+        step("the targets of cargo xtask fuzz", fuzz::prepare),
     ]
 }
 

@@ -10,6 +10,9 @@ pub trait Logits {
     /// Whether anybody looks at the hidden vector; it costs a norm, and no logit.
     const HIDDEN: bool = false;
 
+    /// Whether anybody looks at what operations write.
+    const LOOKS: bool = false;
+
     /// Whether there is room for so many; asked before a token is computed.
     fn fits(&self, vocab: u32) -> bool {
         let _ = vocab;
@@ -31,6 +34,13 @@ pub trait Logits {
     fn spent(&mut self, work: Work) {
         let _ = work;
     }
+
+    /// Sees what an operation has written, from its element `first` on, before anything reads it.
+    /// Pieces of a vector come in their order, and the first of them begins at element 0.
+    #[inline]
+    fn wrote(&mut self, work: Work, first: u32, values: &mut [f32]) {
+        let _ = (work, first, values);
+    }
 }
 
 /// Nobody looks: for a prompt's tokens but the last.
@@ -44,6 +54,7 @@ impl Logits for () {
 impl<A: Logits, B: Logits> Logits for (A, B) {
     const WANTED: bool = A::WANTED || B::WANTED;
     const HIDDEN: bool = A::HIDDEN || B::HIDDEN;
+    const LOOKS: bool = A::LOOKS || B::LOOKS;
 
     fn hidden(&mut self, x: &[f32]) {
         self.0.hidden(x);
@@ -63,11 +74,17 @@ impl<A: Logits, B: Logits> Logits for (A, B) {
         self.0.spent(work);
         self.1.spent(work);
     }
+
+    fn wrote(&mut self, work: Work, first: u32, values: &mut [f32]) {
+        self.0.wrote(work, first, values);
+        self.1.wrote(work, first, values);
+    }
 }
 
 impl<L: Logits> Logits for &mut L {
     const WANTED: bool = L::WANTED;
     const HIDDEN: bool = L::HIDDEN;
+    const LOOKS: bool = L::LOOKS;
 
     fn hidden(&mut self, x: &[f32]) {
         (**self).hidden(x);
@@ -84,12 +101,17 @@ impl<L: Logits> Logits for &mut L {
     fn spent(&mut self, work: Work) {
         (**self).spent(work);
     }
+
+    fn wrote(&mut self, work: Work, first: u32, values: &mut [f32]) {
+        (**self).wrote(work, first, values);
+    }
 }
 
 /// Somebody looks, perhaps.
 impl<L: Logits> Logits for Option<L> {
     const WANTED: bool = L::WANTED;
     const HIDDEN: bool = L::HIDDEN;
+    const LOOKS: bool = L::LOOKS;
 
     fn hidden(&mut self, x: &[f32]) {
         if let Some(sink) = self {
@@ -110,6 +132,12 @@ impl<L: Logits> Logits for Option<L> {
     fn spent(&mut self, work: Work) {
         if let Some(sink) = self {
             sink.spent(work);
+        }
+    }
+
+    fn wrote(&mut self, work: Work, first: u32, values: &mut [f32]) {
+        if let Some(sink) = self {
+            sink.wrote(work, first, values);
         }
     }
 }

@@ -16,7 +16,7 @@ mod work;
 pub use logits::{Hidden, Logits};
 pub use rows::{Lane, TILE_ROWS};
 pub use step::{Columns, Step, check, finite};
-pub use work::{Part, Work};
+pub use work::{Numbered, Part, Work, Written};
 
 use crate::{
     image::{Dims, Id},

@@ -126,6 +126,31 @@ impl<'a, S: Stream, K: Kernel, L: Logits> Step<'a, S, K, L> {
         self.logits.spent(Work { section: self.section, id: id.into(), part });
     }
 
+    /// A vector is written, and whoever looks on sees it before anything reads it.
+    fn wrote(&mut self, id: impl Into<Option<Id>>, part: Part, out: Span) -> Result<(), Error> {
+        if L::LOOKS {
+            let work = Work { section: self.section, id: id.into(), part };
+            self.logits.wrote(work, 0, self.lane.get_mut(out)?);
+        }
+        Ok(())
+    }
+
+    /// As [`Step::wrote`], of a layer's recurrent state.
+    fn wrote_recurrent(&mut self, id: Id) {
+        if L::LOOKS {
+            let [_, recurrent] = self.state.layer_mut(&self.header.dims, self.layer);
+            let work = Work { section: self.section, id: Some(id), part: Part::State };
+            self.logits.wrote(work, 0, recurrent);
+        }
+    }
+
+    /// The last piece of work of an operation, which has written a vector.
+    fn done(&mut self, id: impl Into<Option<Id>>, part: Part, out: Span) -> Result<(), Error> {
+        let id = id.into();
+        self.spent(id, part);
+        self.wrote(id, part, out)
+    }
+
     fn room(&mut self, words: u32) -> Span {
         let span = self.bump.take(words);
         self.bump.release(span);
@@ -169,8 +194,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let end = self.table_row(at, shape, self.token as usize, out).await?;
         self.deep = end.checked_next_multiple_of(4).ok_or(Error::Internal)?;
         self.stream.seek(self.header.layers_offset as usize / 4).await?;
-        self.spent(Id::Embedding, Part::Embed);
-        Ok(())
+        self.done(Id::Embedding, Part::Embed, out)
     }
 
     async fn deep_row(&mut self, out: Span) -> Result<(), Error> {
@@ -178,8 +202,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let row = (self.token as usize).saturating_mul(dims.layers as usize);
         let row = row.saturating_add(self.layer);
         self.table_row(self.deep, deep_table(&dims), row, out).await?;
-        self.spent(Id::DeepEmbed, Part::Embed);
-        Ok(())
+        self.done(Id::DeepEmbed, Part::Embed, out)
     }
 
     async fn layer(&mut self, layer: u32) -> Result<(), Error> {
@@ -204,23 +227,20 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             Ok(())
         })
         .await?;
-        self.spent(id, Part::Norm);
-        Ok(())
+        self.done(id, Part::Norm, out)
     }
 
     async fn shift(&mut self, s: Shifted, out: Span) -> Result<(), Error> {
         self.fill(Input::Shifted(s), out).await?;
-        self.spent(s.id, Part::Shift);
-        Ok(())
+        self.done(s.id, Part::Shift, out)
     }
 
     fn shift_by(&mut self, weights: Span, x: Span, previous: Carry) -> Result<(), Error> {
         let [shift, _] = self.state.layer_mut(&self.header.dims, self.layer);
         let previous = carry_row(shift, previous)?;
-        let [weights, x] = self.lane.split([weights, x])?;
-        op::shift_in_place(x, previous, weights);
-        self.spent(None, Part::Move);
-        Ok(())
+        let [values, x] = self.lane.split([weights, x])?;
+        op::shift_in_place(x, previous, values);
+        self.done(None, Part::Move, weights)
     }
 
     async fn vector(&mut self, id: Id, out: Span) -> Result<(), Error> {
@@ -231,8 +251,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             Ok(())
         })
         .await?;
-        self.spent(id, Part::Move);
-        Ok(())
+        self.done(id, Part::Move, out)
     }
 
     async fn product(&mut self, id: Id, x: Input, out: Output) -> Result<(), Error> {
@@ -240,12 +259,20 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         self.fill(x, input.part(0, x.len())).await?;
         self.spent(id, Part::Shift);
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
-        match out {
-            Output::Set(y, f) => self.set_rows(shape, input, y, f).await,
-            Output::Add(y) => {
-                self.visit_rows(shape, input, |lane, _, first, rows| lane.add(y, first, rows)).await
+        let y = match out {
+            Output::Set(y, f) => {
+                self.set_rows(shape, input, y, f).await?;
+                y
             }
-        }
+            Output::Add(y) => {
+                let add = |lane: &mut Lane<'_>, _: &mut L, first, rows: &mut [f32]| {
+                    lane.add(y, first, rows)
+                };
+                self.visit_rows(shape, input, add).await?;
+                y
+            }
+        };
+        self.wrote(id, Part::Store, y)
     }
 
     async fn sparse_product(
@@ -306,8 +333,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             }
         }
         self.lane.add_gated(acc.part(0, x.len()), gate, x)?;
-        self.spent(id, Part::Store);
-        Ok(())
+        self.done(id, Part::Store, x)
     }
 
     async fn bias(&mut self, id: Id, x: Span, f: Activation) -> Result<(), Error> {
@@ -320,32 +346,27 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             Ok(())
         })
         .await?;
-        self.spent(id, Part::Bias);
-        Ok(())
+        self.done(id, Part::Bias, x)
     }
 
     fn copy(&mut self, x: Span, out: Span) -> Result<(), Error> {
         self.lane.copy(x, out)?;
-        self.spent(None, Part::Move);
-        Ok(())
+        self.done(None, Part::Move, out)
     }
 
     fn product_by(&mut self, x: Span, matrix: Span, out: Span) -> Result<(), Error> {
         self.lane.product_by(x, matrix, out)?;
-        self.spent(None, Part::Move);
-        Ok(())
+        self.done(None, Part::Move, out)
     }
 
     fn multiply(&mut self, x: Span, gate: Span) -> Result<(), Error> {
         self.lane.multiply(x, gate)?;
-        self.spent(None, Part::Move);
-        Ok(())
+        self.done(None, Part::Move, x)
     }
 
     fn lerp(&mut self, x: Span, target: Span, weight: Span) -> Result<(), Error> {
         self.lane.lerp(x, target, weight)?;
-        self.spent(None, Part::Move);
-        Ok(())
+        self.done(None, Part::Move, x)
     }
 
     #[inline(never)]
@@ -353,6 +374,10 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let [shift, _] = self.state.layer_mut(&self.header.dims, self.layer);
         let row = carry_row(shift, previous)?;
         op::copy(self.lane.get(x)?, row);
+        let work = Work { section: self.section, id: None, part: Part::State };
+        if L::LOOKS {
+            self.logits.wrote(work, 0, row);
+        }
         self.spent(None, Part::Move);
         Ok(())
     }
@@ -365,8 +390,8 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             lane.wkv4(params, first, [k, v, r], recurrent)
         })
         .await?;
-        self.spent(Id::AttWkv4, Part::Recurrence);
-        Ok(())
+        self.wrote_recurrent(Id::AttWkv4);
+        self.done(Id::AttWkv4, Part::Recurrence, r)
     }
 
     async fn wkv5(&mut self, vectors: Wkv5) -> Result<(), Error> {
@@ -379,8 +404,8 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             lane.wkv5(kernel, (first, params), vectors, room, dims.group_norm_eps, recurrent)
         })
         .await?;
-        self.spent(Id::AttWkv5, Part::Recurrence);
-        Ok(())
+        self.wrote_recurrent(Id::AttWkv5);
+        self.done(Id::AttWkv5, Part::Recurrence, vectors.r)
     }
 
     async fn wkv7(&mut self, vectors: Wkv7) -> Result<(), Error> {
@@ -395,8 +420,8 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             lane.wkv7(kernel, (first, params), vectors, room, dims.group_norm_eps, recurrent)
         })
         .await?;
-        self.spent(Id::AttWkv7, Part::Recurrence);
-        Ok(())
+        self.wrote_recurrent(Id::AttWkv7);
+        self.done(Id::AttWkv7, Part::Recurrence, vectors.r)
     }
 
     async fn head(&mut self, x: Span) -> Result<(), Error> {
@@ -418,7 +443,11 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         self.lane.copy(x, input.part(0, x.len()))?;
         self.spent(Id::Head, Part::Shift);
         let shape = Shape::matrix(Id::Head, self.header.dims.vocab, x.len() as u32);
+        let work = Work { section: self.section, id: Some(Id::Head), part: Part::Store };
         self.visit_rows(shape, input, |_, logits, first, y| {
+            if L::LOOKS {
+                logits.wrote(work, first as u32, y);
+            }
             finite(y)?;
             logits.push(first as u32, y);
             Ok(())

@@ -40,4 +40,37 @@ pub enum Part {
     Recurrence,
     /// Vectors copied, blended or kept for the next token.
     Move,
+    /// The state that an operation leaves to the next token. Its time is that of the other parts.
+    State,
+}
+
+/// Numbers what the operations of a token write, within their sections: what is written is named
+/// by its section and its number there, the same on every executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Numbered(Option<Written>);
+
+/// What of a token's operations was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Written {
+    /// 0 for the embedding, then the layers from 1 on, then the head.
+    pub section: u16,
+    /// Which one in that section, from 0 on.
+    pub operation: u16,
+}
+
+impl Numbered {
+    /// A piece of what an operation writes, from element `first` on. Returns which one it is.
+    pub fn piece(&mut self, work: Work, first: u32) -> Written {
+        let section = work.section;
+        let operation = match self.0 {
+            Some(last) if last.section == section => {
+                last.operation.wrapping_add(u16::from(first == 0))
+            }
+            _ => 0,
+        };
+        *self.0.insert(Written { section, operation })
+    }
 }

@@ -16,19 +16,23 @@ mod state;
 mod watch;
 mod weights;
 
+use core::slice;
+
 use embedded_io::{Read, Write};
 use rwkv_core::{
     Digest, Error, Header, Image, ImageError, Model, StateView,
+    exec::Written,
+    poll,
     sampler::{Banned, Sampler, SamplerError},
     stream::InPlace,
 };
 
 use frame::{Decoder, FrameError, encode};
 use protocol::{
-    AgentError, ImageInfo, Info, MAX_BANNED, MAX_FRAME, Memory, PROTOCOL_VERSION, Reply, Request,
-    SamplerSettings, Tick, Token,
+    AgentError, ImageInfo, Info, MAX_BANNED, MAX_FRAME, MAX_IMAGE, Memory, PROTOCOL_VERSION, Reply,
+    Request, SamplerSettings, Tick, Token,
 };
-use watch::Watch;
+use watch::{Asked, Watch};
 pub use weights::Weights;
 
 /// Bytes taken from the transport at once, at most.
@@ -40,6 +44,8 @@ pub trait Board {
     const NAME: &'static str;
     /// The name of its core, such as `Cortex-M4F`, of 24 bytes at most.
     const CORE: &'static str;
+    /// Whether [`Board::wrote`] is asked: a simulated board can have faults.
+    const FAULTY: bool = false;
 
     /// The time, in ticks; it counts up and wraps around.
     fn now(&mut self) -> u32;
@@ -60,6 +66,12 @@ pub trait Board {
     /// Flash in bytes that the firmware fills, the image left out, where the board can tell.
     fn firmware(&self) -> Option<u32> {
         None
+    }
+
+    /// Sees what an operation of a token has written, from its element `first` on, before anything
+    /// reads it.
+    fn wrote(&mut self, token: u32, written: Written, first: u32, values: &mut [f32]) {
+        let _ = (token, written, first, values);
     }
 }
 
@@ -157,17 +169,18 @@ impl<B: Board, S: Weights> Agent<'_, B, S> {
         };
         #[cfg(feature = "defmt")]
         defmt::debug!("{}", request);
-        let (tokens, profiling) = match request {
-            Request::Feed(tokens) => (Tokens::Given(tokens), false),
-            Request::Profile(tokens) => (Tokens::Given(tokens), true),
-            Request::Generate { count } => (Tokens::Chosen(*count), false),
+        let (tokens, asked) = match request {
+            Request::Feed(tokens) => (Tokens::Given(tokens), Asked::Nothing),
+            Request::Profile(tokens) => (Tokens::Given(tokens), Asked::Spent),
+            Request::Look { token, depth } => {
+                (Tokens::Given(slice::from_ref(token)), Asked::Written(*depth))
+            }
+            Request::Generate { count } => (Tokens::Chosen(*count), Asked::Nothing),
             Request::Benchmark(tokens) => return self.benchmark(tokens, transport),
             _ => return self.reply(request, transport),
         };
         let fed = match &mut self.session {
-            Ok(session) => {
-                session.feed(tokens, Watch::new(&mut self.board, transport, profiling))?
-            }
+            Ok(session) => session.feed(tokens, Watch::new(&mut self.board, transport, asked))?,
             Err(error) => Err(*error),
         };
         finish(transport, fed)
@@ -177,9 +190,8 @@ impl<B: Board, S: Weights> Agent<'_, B, S> {
     #[inline(never)]
     fn benchmark<T: Write>(&mut self, tokens: &[u32], transport: &mut T) -> Result<(), T::Error> {
         let ticks = match &mut self.session {
-            Ok(session) => {
-                session.benchmark(tokens, &mut Watch::new(&mut self.board, transport, false))
-            }
+            Ok(session) => session
+                .benchmark(tokens, &mut Watch::new(&mut self.board, transport, Asked::Nothing)),
             Err(error) => Err(*error),
         };
         send(transport, &ticks.map_or_else(Reply::Error, Reply::Ticks))
@@ -208,12 +220,14 @@ impl<B: Board, S: Weights> Agent<'_, B, S> {
             Request::ReadState { first } => return session.read_state(*first).map(Reply::State),
             Request::WriteState { first, words } => session.write_state(*first, words),
             Request::AcceptState => session.accept_state(),
+            Request::ReadImage { first } => return session.read_image(*first).map(Reply::Image),
             // Answered above, or by `serve`.
             Request::Info
             | Request::Halt
             | Request::Feed(_)
             | Request::Profile(_)
             | Request::Benchmark(_)
+            | Request::Look { .. }
             | Request::Generate { .. } => Ok(()),
         }?;
         Ok(Reply::Done)
@@ -292,6 +306,19 @@ impl<'a, S: Weights> Session<'a, S> {
         } else {
             Err(AgentError::OtherImage { identity: found.identity })
         }
+    }
+
+    /// The words of the image from `first` on, as many as a reply holds.
+    fn read_image(&mut self, first: u32) -> Result<heapless::Vec<u32, MAX_IMAGE>, AgentError> {
+        let end = self.model.header().bytes() / 4;
+        let words = end.saturating_sub(first).min(MAX_IMAGE as u32) as usize;
+        if words == 0 {
+            return Ok(heapless::Vec::new());
+        }
+        let read = poll::once(self.model.stream().read_at(first as usize, words));
+        let read = read.map(|read| read.map_err(Error::Stream));
+        let read = read.unwrap_or(Err(Error::Internal)).map_err(AgentError::Model)?;
+        Ok(read.iter().copied().take(MAX_IMAGE).collect())
     }
 
     /// Back to where the image begins; untouched if the sampler's settings are out of range.
@@ -375,7 +402,7 @@ impl<'a, S: Weights> Session<'a, S> {
         let state = StateView::over(&header, self.state, &mut self.ready);
         let state = state.map_err(AgentError::Model)?;
         let banned = Banned::new(&self.banned).map_err(|_| AgentError::Sampler)?;
-        let start = watch.start();
+        let start = watch.start(token);
         self.sampler.begin();
         // Sinks of one type, so that the firmware holds the model's text once.
         let sampler = digest.is_some().then(|| self.sampler.within(banned));

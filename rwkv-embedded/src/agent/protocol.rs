@@ -2,14 +2,18 @@
 //!
 //! A message is [postcard](https://postcard.jamesmunns.com/wire-format), followed by the CRC-32
 //! (ISO-HDLC) of its bytes, little-endian, in one COBS frame that ends with a zero byte. The host
-//! asks, the agent answers with one or more replies; only the last of them is neither
-//! [`Reply::Token`] nor [`Reply::Spent`].
+//! asks, the agent answers with one or more replies; only the last of them is none of
+//! [`Reply::Token`], [`Reply::Spent`], [`Reply::Digests`] and [`Reply::Values`].
 
-use rwkv_core::{Digest, Error, Header, exec::Part, sampler::SamplerConfig};
+use rwkv_core::{
+    Digest, Error, Header,
+    exec::{Part, Written},
+    sampler::SamplerConfig,
+};
 use serde::{Deserialize, Serialize};
 
 /// Goes up with every change of the messages.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// Tokens in one [`Request::Feed`], at most.
 pub const MAX_FEED: usize = 64;
@@ -22,6 +26,15 @@ pub const MAX_SPENT: usize = 24;
 
 /// Words of state in one [`Request::WriteState`] or [`Reply::State`], at most.
 pub const MAX_STATE: usize = 64;
+
+/// Digests in one [`Reply::Digests`], at most.
+pub const MAX_DIGESTS: usize = 32;
+
+/// Values in one [`Reply::Values`], at most.
+pub const MAX_VALUES: usize = 64;
+
+/// Words of the image in one [`Reply::Image`], at most.
+pub const MAX_IMAGE: usize = 64;
 
 /// Bytes of the longest frame, its final zero included.
 pub const MAX_FRAME: usize = 384;
@@ -75,6 +88,37 @@ pub enum Request {
     /// without the sampler, which has nothing to choose from after that. Answered by
     /// [`Reply::Ticks`].
     Benchmark(heapless::Vec<u32, MAX_FEED>),
+    /// Read this token and show what its operations write. Answered as a feed, with any number of
+    /// [`Reply::Digests`] or [`Reply::Values`] before the token; a token that fails has them, too,
+    /// up to where it failed.
+    Look {
+        /// The token.
+        token: u32,
+        /// How closely.
+        depth: Depth,
+    },
+    /// What are the words of the image, from one on? Answered by [`Reply::Image`], with fewer than
+    /// [`MAX_IMAGE`] only at the end.
+    ReadImage {
+        /// The first of them.
+        first: u32,
+    },
+}
+
+/// How closely to look at a token: each depth says where to look at the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Depth {
+    /// A digest for the embedding, for each layer, and for the head: those of its operations,
+    /// folded in their order.
+    Sections,
+    /// A digest for each operation of a section, of the values that it writes.
+    Operations {
+        /// 0 for the embedding, then the layers from 1 on, then the head.
+        section: u16,
+    },
+    /// The values that an operation writes.
+    Values(Written),
 }
 
 /// How tokens are chosen.
@@ -113,6 +157,12 @@ pub enum Reply {
     State(heapless::Vec<f32, MAX_STATE>),
     /// Ticks that the tokens of a [`Request::Benchmark`] took together.
     Ticks(u64),
+    /// Digests of sections or operations, in their order.
+    Digests(heapless::Vec<Digest, MAX_DIGESTS>),
+    /// Values that an operation wrote, in their order.
+    Values(heapless::Vec<f32, MAX_VALUES>),
+    /// Words of the image.
+    Image(heapless::Vec<u32, MAX_IMAGE>),
 }
 
 /// Who the agent is and what it runs.

@@ -11,7 +11,7 @@ use rwkv_core::{exec::Part, sampler::Order};
 
 use super::{
     frame::FrameError,
-    protocol::{MAX_FEED, MAX_SPENT, MAX_STATE, Spent},
+    protocol::{Depth, MAX_DIGESTS, MAX_FEED, MAX_SPENT, MAX_STATE, MAX_VALUES, Spent},
     *,
 };
 
@@ -105,6 +105,8 @@ fn without_an_image_it_answers_and_halts() {
         Request::WriteState { first: 0, words: [1.0].into_iter().collect() },
         Request::AcceptState,
         Request::Benchmark([1, 2, 3].as_slice().try_into().unwrap()),
+        Request::Look { token: 1, depth: Depth::Sections },
+        Request::ReadImage { first: 0 },
         Request::Halt,
     ];
     let input: Vec<u8> = requests.iter().flat_map(frame).collect();
@@ -181,6 +183,10 @@ fn the_longest_messages_fit_a_frame() {
     let most = Spent { section, id: u8::MAX, part, times: u32::MAX, ticks: u32::MAX };
     let spent = Reply::Spent([most; MAX_SPENT].as_slice().try_into().unwrap());
     encode(&spent, &mut buffer).unwrap();
+    let digests = Reply::Digests([Digest(u32::MAX, u32::MAX); MAX_DIGESTS].into_iter().collect());
+    encode(&digests, &mut buffer).unwrap();
+    encode(&Reply::Values([f32::MAX; MAX_VALUES].into_iter().collect()), &mut buffer).unwrap();
+    encode(&Reply::Image([u32::MAX; MAX_IMAGE].into_iter().collect()), &mut buffer).unwrap();
     let state = Reply::State([f32::MAX; MAX_STATE].into_iter().collect());
     encode(&state, &mut buffer).unwrap();
 }
@@ -222,6 +228,15 @@ fn settings() -> impl Strategy<Value = SamplerSettings> {
     )
 }
 
+fn depth() -> impl Strategy<Value = Depth> {
+    prop_oneof![
+        Just(Depth::Sections),
+        any::<u16>().prop_map(|section| Depth::Operations { section }),
+        any::<(u16, u16)>()
+            .prop_map(|(section, operation)| Depth::Values(Written { section, operation })),
+    ]
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let feed = prop::collection::vec(any::<u32>(), 0..=MAX_FEED);
     let (profile, benchmark) = (feed.clone(), feed.clone());
@@ -232,6 +247,8 @@ fn request() -> impl Strategy<Value = Request> {
         Just(Request::Halt),
         Just(Request::AcceptState),
         any::<u32>().prop_map(|first| Request::ReadState { first }),
+        any::<u32>().prop_map(|first| Request::ReadImage { first }),
+        (any::<u32>(), depth()).prop_map(|(token, depth)| Request::Look { token, depth }),
         (any::<u32>(), prop::collection::vec(-1e30..1e30_f32, 0..=MAX_STATE)).prop_map(
             |(first, words)| Request::WriteState { first, words: words.into_iter().collect() }
         ),
@@ -326,6 +343,11 @@ fn messages_are_the_pinned_bytes() {
     assert_eq!(request(Request::WriteState { first: 300, words }), "09ac02020000803f000000bf");
     assert_eq!(request(Request::AcceptState), "0a");
     assert_eq!(request(Request::Benchmark([1, 300].into_iter().collect())), "0b0201ac02");
+    let look = |depth| request(Request::Look { token: 300, depth });
+    assert_eq!(look(Depth::Sections), "0cac0200");
+    assert_eq!(look(Depth::Operations { section: 300 }), "0cac0201ac02");
+    assert_eq!(look(Depth::Values(Written { section: 2, operation: 300 })), "0cac020202ac02");
+    assert_eq!(request(Request::ReadImage { first: 300 }), "0dac02");
     let token = Token { token: 65, digest: Digest(1, 2), ticks: 128, read: 300 };
     assert_eq!(reply(Reply::Token(token)), "014101028001ac02");
     let memory = Memory {

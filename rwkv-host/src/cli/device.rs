@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Prompt, Sampling, TokenizerFile, read_image, show};
 use crate::{
-    device::{Device, DeviceSpec, Flip, Options},
+    device::{Device, DeviceSpec, Fault, Flip, Options},
     file::Input,
 };
 
@@ -29,17 +29,22 @@ pub struct OnDevice {
 }
 
 impl OnDevice {
-    /// Starts it with an image in its flash, of which a simulated device may flip a bit.
+    /// Starts it with an image in its flash, of which a simulated device may flip a bit, or compute one wrong.
     ///
     /// # Errors
     /// See [`Device::open`]; also firmware for the simulated device, which has none.
-    pub fn open(&self, image: &Image<'_>, flip: Option<Flip>) -> anyhow::Result<Device> {
+    pub fn open(
+        &self,
+        image: &Image<'_>,
+        flip: Option<Flip>,
+        fault: Option<Fault>,
+    ) -> anyhow::Result<Device> {
         ensure!(
             self.firmware.is_none() || self.device != DeviceSpec::Sim,
             "--firmware is for an emulated board, and sim has none; give --device, or leave it out"
         );
         let timeout = Duration::from_secs(self.timeout.max(1));
-        let options = Options { timeout, firmware: self.firmware.clone(), flip };
+        let options = Options { timeout, firmware: self.firmware.clone(), flip, fault };
         Ok(Device::open(self.device, image, &options)?)
     }
 
@@ -88,7 +93,7 @@ impl Measured {
         let tokenizer = self.tokenizer.open(&image)?;
         let prompt = self.prompt.tokens(&image, &tokenizer)?;
         let sampler = self.sampling.settings(&image, &tokenizer)?;
-        let mut device = self.at.open(&image, None)?;
+        let mut device = self.at.open(&image, None, None)?;
         let figures = measure(&mut device, &image, sampler, &prompt)?;
         // The figures stand, however the device ends.
         let _ = device.halt();

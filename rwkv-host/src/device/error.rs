@@ -108,8 +108,8 @@ pub enum DeviceError {
         /// Bytes of the image.
         len: usize,
     },
-    /// Bits can be flipped on the simulated device only.
-    #[error("only the simulated device can flip a bit; use --device sim")]
+    /// Only the simulated device can have faults.
+    #[error("only the simulated device can flip a bit or compute one wrong; use --device sim")]
     FlipUnsupported,
     /// The emulator is not installed.
     #[error(

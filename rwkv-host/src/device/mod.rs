@@ -19,17 +19,17 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
-use rwkv_core::Image;
+use rwkv_core::{Digest, Image};
 use rwkv_embedded::agent::protocol::{
-    ImageInfo, Info, MAX_FEED, MAX_STATE, Memory, PROTOCOL_VERSION, Reply, Request,
-    SamplerSettings, Spent, Token,
+    AgentError, Depth, ImageInfo, Info, MAX_FEED, MAX_STATE, Memory, PROTOCOL_VERSION, Reply,
+    Request, SamplerSettings, Spent, Token,
 };
 
 pub use boards::QemuBoard;
 pub use error::{DeviceError, Log, Refusal};
-pub use spec::{DeviceSpec, Flip, NotABit, UnknownDevice};
+pub use spec::{DeviceSpec, Fault, Flip, NotABit, NotAFault, UnknownDevice};
 pub use transport::Transport;
 
 use link::Link;
@@ -43,12 +43,25 @@ pub struct Options {
     pub firmware: Option<PathBuf>,
     /// A bit that flips in the simulated flash once the image has been checked.
     pub flip: Option<Flip>,
+    /// What the simulated device computes wrong.
+    pub fault: Option<Fault>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(60), firmware: None, flip: None }
+        Self { timeout: Duration::from_secs(60), firmware: None, flip: None, fault: None }
     }
+}
+
+/// What a device shows of a token.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Looked {
+    /// Digests of its sections, or of the operations of one.
+    pub digests: Vec<Digest>,
+    /// The values that one of its operations writes.
+    pub values: Vec<f32>,
+    /// The token, unless the device could not compute it.
+    pub token: Option<Token>,
 }
 
 /// A device that runs an image.
@@ -85,7 +98,9 @@ impl Device {
     ) -> Result<Box<dyn Transport>, DeviceError> {
         Ok(match spec {
             DeviceSpec::Sim => Box::new(sim::start(flash, options)?),
-            DeviceSpec::Qemu(_) | DeviceSpec::Rp2040js if options.flip.is_some() => {
+            DeviceSpec::Qemu(_) | DeviceSpec::Rp2040js
+                if options.flip.is_some() || options.fault.is_some() =>
+            {
                 return Err(DeviceError::FlipUnsupported);
             }
             DeviceSpec::Qemu(board) => Box::new(qemu::start(board, flash, options)?),
@@ -203,6 +218,47 @@ impl Device {
             }
         }
         Ok(sum)
+    }
+
+    /// Reads `token` and shows what its operations write, as closely as `depth` asks for.
+    ///
+    /// # Errors
+    /// As [`Device::reset`], but for a token that the device refuses to compute: [`Looked`] says so.
+    pub fn look(&mut self, token: u32, depth: Depth) -> Result<Looked, DeviceError> {
+        const AWAITED: &str = "what a token writes";
+        let mut looked = Looked::default();
+        self.link.send(&Request::Look { token, depth }, AWAITED)?;
+        loop {
+            match self.link.receive(AWAITED) {
+                Ok(Reply::Digests(digests)) => looked.digests.extend(digests),
+                Ok(Reply::Values(values)) => looked.values.extend(values),
+                Ok(Reply::Token(token)) => looked.token = Some(token),
+                Ok(Reply::Done) | Err(DeviceError::Refused(AgentError::Model(_))) => {
+                    return Ok(looked);
+                }
+                Ok(_) => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// So many words of the device's image, from `first` on.
+    ///
+    /// # Errors
+    /// As [`Device::reset`].
+    pub fn read_image(&mut self, words: Range<usize>) -> Result<Vec<u32>, DeviceError> {
+        const AWAITED: &str = "a piece of its image";
+        let mut read = Vec::with_capacity(words.len());
+        while read.len() < words.len() {
+            let first = (words.start + read.len()) as u32;
+            self.link.send(&Request::ReadImage { first }, AWAITED)?;
+            match self.link.receive(AWAITED)? {
+                Reply::Image(piece) if !piece.is_empty() => read.extend(piece),
+                _ => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),
+            }
+        }
+        read.truncate(words.len());
+        Ok(read)
     }
 
     /// The words of the device's state, in the order of `StateView::words`.

@@ -1,9 +1,12 @@
 //! An emulator in a process of its own: its UART is a socket, its output goes to files.
+//!
+//! The socket is one of TCP, for emulators that drop a byte which the socket does not take: of a
+//! Unix socket, whose buffer counts every write for near a kilobyte, a few hundred bytes fill it.
 
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -17,7 +20,6 @@ use super::{DeviceError, Transport, boards::Emulator, error::Log, log};
 /// Where semihosting writes the firmware's log.
 const STDOUT: &str = "stdout";
 const STDERR: &str = "stderr";
-const UART: &str = "uart";
 
 /// How often a starting emulator is looked after.
 const POLL: Duration = Duration::from_millis(5);
@@ -25,6 +27,8 @@ const POLL: Duration = Duration::from_millis(5);
 /// What an emulator and this process exchange beside the UART.
 pub(super) struct Files {
     dir: TempDir,
+    /// Where the emulator connects its UART.
+    listener: TcpListener,
     /// The firmware: it holds the strings of its log.
     elf: PathBuf,
 }
@@ -34,16 +38,20 @@ impl Files {
     pub(super) fn new(elf: PathBuf) -> Result<Self, DeviceError> {
         let dir = TempDir::with_prefix("rwkv-emulator-")
             .map_err(DeviceError::io("make a temporary directory"))?;
-        Ok(Self { dir, elf })
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+            .map_err(DeviceError::io("open a socket for the UART"))?;
+        Ok(Self { dir, listener, elf })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Where the emulator finds the socket of its UART.
-    pub(super) fn uart(&self) -> PathBuf {
-        self.path(UART)
+    /// The port of this machine that the emulator connects its UART to.
+    pub(super) fn port(&self) -> Result<u16, DeviceError> {
+        let address = self.listener.local_addr();
+        Ok(address.map_err(DeviceError::io("find the socket of the UART"))?.port())
     }
 
     /// Writes what the emulator reads, and says where.
@@ -70,7 +78,7 @@ impl Files {
 
 /// A running emulator; ends when dropped.
 pub(super) struct Process {
-    uart: UnixStream,
+    uart: TcpStream,
     child: Child,
     files: Files,
 }
@@ -83,16 +91,13 @@ impl Process {
         files: Files,
         timeout: Duration,
     ) -> Result<Self, DeviceError> {
-        let listener = UnixListener::bind(files.uart())
-            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(DeviceError::io("open a socket for the UART"))?;
         command.stdin(Stdio::null()).stdout(files.create(STDOUT)?).stderr(files.create(STDERR)?);
         let Emulator { program, package } = emulator;
         let mut child = command.spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => DeviceError::NoEmulator { program, package },
             _ => DeviceError::io(format!("start {program}"))(error),
         })?;
-        match accept(&listener, &mut child, &files, timeout) {
+        match accept(&files, &mut child, timeout) {
             Ok(uart) => Ok(Self { uart, child, files }),
             Err(error) => {
                 end(&mut child);
@@ -114,18 +119,14 @@ impl Process {
     }
 }
 
-fn accept(
-    listener: &UnixListener,
-    child: &mut Child,
-    files: &Files,
-    timeout: Duration,
-) -> Result<UnixStream, DeviceError> {
+fn accept(files: &Files, child: &mut Child, timeout: Duration) -> Result<TcpStream, DeviceError> {
     let awaited = "the start of the emulator";
     let deadline = Instant::now() + timeout;
     loop {
-        match listener.accept() {
+        match files.listener.accept() {
             Ok((uart, _)) => {
-                uart.set_nonblocking(false).map_err(DeviceError::io("set up the UART"))?;
+                let set = uart.set_nonblocking(false).and_then(|()| uart.set_nodelay(true));
+                set.map_err(DeviceError::io("set up the UART"))?;
                 return Ok(uart);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -171,7 +172,7 @@ impl Write for Process {
 
 impl Transport for Process {
     fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        self.uart.set_timeout(timeout)
+        self.uart.set_read_timeout(Some(timeout))
     }
 
     fn log(&mut self) -> Log {

@@ -38,7 +38,7 @@ pub(super) fn start(
         .arg(&elf)
         .args(image_arguments(facts.image, &image))
         .arg("-chardev")
-        .arg(format!("socket,id=uart,path={}", files.uart().display()))
+        .arg(format!("socket,id=uart,host=127.0.0.1,port={},nodelay=on", files.port()?))
         .args(["-serial", "chardev:uart"])
         .args(["-semihosting-config", "enable=on,target=native"]);
     let mut process = Process::start(facts.emulator, &mut qemu, files, options.timeout)?;

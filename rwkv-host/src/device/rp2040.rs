@@ -52,7 +52,9 @@ pub(super) fn start(image: &[u8], options: &Options) -> Result<Process, DeviceEr
 
     let files = Files::new(elf)?;
     let mut node = Command::new(NODE.program);
-    node.arg(package.join(BRIDGE)).arg(files.write("flash", &flash)?).arg(files.uart());
+    node.arg(package.join(BRIDGE))
+        .arg(files.write("flash", &flash)?)
+        .arg(files.port()?.to_string());
     Process::start(NODE, &mut node, files, options.timeout)
 }
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use embedded_io::ErrorKind;
-use rwkv_core::Image;
+use rwkv_core::{Image, exec::Written};
 use rwkv_embedded::agent::{Agent, Board, protocol::Tick};
 
-use super::{DeviceError, Flip, Options};
+use super::{DeviceError, Fault, Flip, Options};
 use crate::file::ImageFile;
 
 /// Starts the agent over a copy of the flash; it ends when the returned end is dropped.
@@ -26,10 +26,10 @@ pub(super) fn start(flash: &[u8], options: &Options) -> Result<UnixStream, Devic
         *byte ^= 1 << (bit % 8);
     }
     let (host, port) = UnixStream::pair().map_err(DeviceError::io("open a pair of sockets"))?;
-    let flipped = options.flip.is_some();
+    let (flipped, fault) = (options.flip.is_some(), options.fault);
     // The agent ends with the link: what it says then, nobody hears.
     let agent = move || {
-        let board = Host { start: Instant::now() };
+        let board = Host { start: Instant::now(), fault };
         let checked = Image::open_prefix(intact.bytes());
         let words = checked.as_ref().map_or(0, |image| {
             image.header().state_words() + image.header().scratch_words as usize
@@ -49,11 +49,13 @@ pub(super) fn start(flash: &[u8], options: &Options) -> Result<UnixStream, Devic
 /// This host as a board: it counts time, not instructions.
 pub(super) struct Host {
     start: Instant,
+    fault: Option<Fault>,
 }
 
 impl Board for Host {
     const NAME: &'static str = "sim";
     const CORE: &'static str = ARCH;
+    const FAULTY: bool = true;
 
     fn now(&mut self) -> u32 {
         self.start.elapsed().as_nanos() as u32
@@ -61,6 +63,15 @@ impl Board for Host {
 
     fn tick(&self) -> Tick {
         Tick::Nanoseconds(1)
+    }
+
+    fn wrote(&mut self, token: u32, written: Written, first: u32, values: &mut [f32]) {
+        let Some(fault) = self.fault else { return };
+        let is_there = fault.written == written && fault.token.is_none_or(|at| at == token);
+        let value = fault.element.checked_sub(first).and_then(|at| values.get_mut(at as usize));
+        if let Some(value) = value.filter(|_| is_there) {
+            *value = f32::from_bits(value.to_bits() ^ 1 << (fault.bit % 32));
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt, iter, str::FromStr};
 
+use rwkv_core::exec::Written;
+
 use super::{QemuBoard, rp2040};
 
 /// A device that `--device` can name.
@@ -125,6 +127,56 @@ impl FromStr for Flip {
     }
 }
 
+/// A bit that is computed wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// The token that is wrong; without one, all are.
+    pub token: Option<u32>,
+    /// What is wrong.
+    pub written: Written,
+    /// Which of its values.
+    pub element: u32,
+    /// Bit of that value, 0 being the lowest.
+    pub bit: u8,
+}
+
+/// Not a bit of what is computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAFault(String);
+
+impl fmt::Display for NotAFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let form = "[TOKEN@]SECTION:OPERATION:ELEMENT[:BIT]";
+        write!(f, "`{}` is not a bit of what is computed: give {form}", self.0)?;
+        f.write_str(", with 0 for the embedding, then the layers from 1 on, then the head, and a bit in 0..=31")
+    }
+}
+
+impl std::error::Error for NotAFault {}
+
+/// `[TOKEN@]SECTION:OPERATION:ELEMENT[:BIT]`, all decimal.
+impl FromStr for Fault {
+    type Err = NotAFault;
+
+    fn from_str(text: &str) -> Result<Self, NotAFault> {
+        let parse = || {
+            let (token, place) = match text.split_once('@') {
+                Some((token, place)) => (Some(token.parse().ok()?), place),
+                None => (None, text),
+            };
+            let mut parts = place.split(':');
+            let written = Written {
+                section: parts.next()?.parse().ok()?,
+                operation: parts.next()?.parse().ok()?,
+            };
+            let element = parts.next()?.parse().ok()?;
+            let bit = parts.next().map_or(Some(0), |bit| bit.parse().ok())?;
+            (bit < 32 && parts.next().is_none()).then_some(Self { token, written, element, bit })
+        };
+        parse().ok_or_else(|| NotAFault(text.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +193,21 @@ mod tests {
              qemu:mps2-an505 qemu:netduinoplus2 qemu:microbit qemu:sifive_e qemu:virt \
              qemu:lm3s6965evb qemu:ast1030-evb rp2040js"
         );
+    }
+
+    #[test]
+    fn faults_are_read() {
+        let fault = Fault {
+            token: None,
+            written: Written { section: 2, operation: 7 },
+            element: 13,
+            bit: 0,
+        };
+        assert_eq!("2:7:13".parse(), Ok(fault));
+        assert_eq!("97@2:7:13:31".parse(), Ok(Fault { token: Some(97), bit: 31, ..fault }));
+        for text in ["", "2", "2:7", "2:7:13:32", "2:7:13:1:1", "@2:7:13", "x@2:7:13", "2:-7:13"] {
+            assert!(text.parse::<Fault>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -226,7 +226,8 @@ impl Sums {
     }
 }
 
-fn section_name(section: u16, layers: u32) -> String {
+/// A section of the image in words.
+pub(crate) fn section_name(section: u16, layers: u32) -> String {
     match section {
         0 => "embedding".to_owned(),
         n if u32::from(n) <= layers => format!("layer {}", n - 1),
@@ -235,7 +236,7 @@ fn section_name(section: u16, layers: u32) -> String {
 }
 
 /// The operation of the executor that reads a record, of which `part` is a part.
-const fn operation_name(id: Option<Id>, part: Part) -> &'static str {
+pub(crate) const fn operation_name(id: Option<Id>, part: Part) -> &'static str {
     use Id::{
         AttA0, AttDecay, AttMixA, AttMixG, AttMixK, AttMixR, AttMixV, AttMixW, AttV0, AttW0,
         AttWkv4, AttWkv5, AttWkv7, DeepEmbed, Embedding, FfnMixK, FfnMixR, FfnS0, FfnValue, Head,

@@ -3,7 +3,10 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use super::{Begin, Host, Verdict, validate};
-use crate::{cli, device::Flip};
+use crate::{
+    cli,
+    device::{Fault, Flip},
+};
 
 /// Prove that a device computes the same bits as the host
 #[derive(Debug, Clone, clap::Args)]
@@ -31,6 +34,9 @@ pub struct ValidateArgs {
     /// Flip a bit of the simulated device's flash after the image was checked
     #[arg(long, value_name = "OFFSET[:BIT]")]
     pub sim_flip_bit: Option<Flip>,
+    /// Have the simulated device compute a bit wrong
+    #[arg(long, value_name = "[TOKEN@]SECTION:OPERATION:ELEMENT[:BIT]")]
+    pub sim_fault: Option<Fault>,
     /// Show what the device printed
     #[arg(long)]
     pub device_log: bool,
@@ -47,7 +53,7 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let cli::Begun { mut memory, tokens: prompt, .. } = args.start.begin(&image, &tokenizer)?;
     let words = memory.state(&image)?.words().concat();
     let sampler = args.sampling.settings(&image, &tokenizer)?;
-    let mut device = args.at.open(&image, args.sim_flip_bit)?;
+    let mut device = args.at.open(&image, args.sim_flip_bit, args.sim_fault)?;
     let mut reference = Host::parallel(&image, sampler.clone())?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
     let mut text = cli::Text::default();

@@ -2,8 +2,10 @@
 //!
 //! Device and host read the same prompt and continue it with the same sampler. After every token the digests of
 //! the whole state and of all logits are compared, and the token that was read. There is no
-//! tolerance: a difference is a fault of the device, its flash or this software.
+//! tolerance: a difference is a fault of the device, its flash or this software. Which one, and in
+//! which operation, [`bisect`] finds out.
 
+mod bisect;
 mod command;
 mod reference;
 mod verdict;
@@ -20,6 +22,7 @@ use rwkv_core::{
 use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, SamplerSettings, Token};
 use thiserror::Error as ThisError;
 
+pub use bisect::{Cause, Finding, Pattern, Value, Wrong, bisect};
 pub use command::{ValidateArgs, command};
 pub use reference::{Host, Reference};
 pub use verdict::{Cost, Difference, Found, Verdict};
@@ -128,9 +131,15 @@ pub fn validate<'a>(
         let equal = expected.iter().take(run.ticks.len() - compared);
         generated.extend(equal.map(|(token, _)| *token));
     }
+    let finding = run.difference.as_ref().filter(|difference| difference.is_computed()).map(|at| {
+        let before: Vec<u32> = prompt.iter().chain(&generated).copied().take(at.index).collect();
+        find(device, reference, state, &before, at)
+            .unwrap_or_else(|error| Finding::Unknown { error: error.to_string() })
+    });
     let info = device.info().clone();
     Ok(Verdict {
-        image_bytes: reference.image_bytes(),
+        image_bytes: reference.image().header().bytes(),
+        finding,
         tokens: run.compared,
         prompt_tokens: prompt.len(),
         generated,
@@ -143,6 +152,26 @@ pub fn validate<'a>(
         memory: device.memory().ok(),
         info,
     })
+}
+
+/// Goes back to the state before a difference, and finds what is wrong there.
+fn find(
+    device: &mut Device,
+    reference: &mut dyn Reference,
+    state: Option<&[f32]>,
+    before: &[u32],
+    at: &Difference,
+) -> Result<Finding, ValidateError> {
+    let failed = |error| ValidateError::Host { index: at.index, error };
+    reference.reset();
+    if let Some(words) = state {
+        reference.restore(words).map_err(failed)?;
+    }
+    if !before.is_empty() {
+        reference.feed(before).map_err(failed)?;
+    }
+    let words = reference.state().map_err(failed)?;
+    bisect(device, reference.image(), &words, at.token)
 }
 
 /// Tokens, and the host's digest of each; `first` is the index of the first of them.

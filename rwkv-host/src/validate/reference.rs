@@ -12,8 +12,14 @@ use crate::{memory::Memory, prefill};
 
 /// A way to compute what a device ought to.
 pub trait Reference {
-    /// Bytes of the image.
-    fn image_bytes(&self) -> u32;
+    /// The image.
+    fn image(&self) -> &Image<'_>;
+
+    /// The state after the last token, in the order of `StateView::words`.
+    ///
+    /// # Errors
+    /// [`Error::BrokenState`].
+    fn state(&mut self) -> Result<Vec<f32>, Error>;
 
     /// Back to where the image begins.
     fn reset(&mut self);
@@ -117,8 +123,14 @@ impl<'a> Host<'a> {
 }
 
 impl Reference for Host<'_> {
-    fn image_bytes(&self) -> u32 {
-        self.image.header().bytes()
+    fn image(&self) -> &Image<'_> {
+        self.image
+    }
+
+    fn state(&mut self) -> Result<Vec<f32>, Error> {
+        let state = self.memory.state(self.image)?;
+        state.check(self.image.header())?;
+        Ok(state.words().concat())
     }
 
     fn reset(&mut self) {

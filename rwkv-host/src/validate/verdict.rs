@@ -6,6 +6,7 @@ use rwkv_core::Digest;
 use rwkv_embedded::agent::protocol::{Info, Memory, Tick, Token};
 use serde::Serialize;
 
+use super::Finding;
 use crate::cli::Grouped;
 
 /// Bits of a digest.
@@ -28,6 +29,8 @@ pub struct Verdict {
     pub differing_bits: u32,
     /// Where the device first differed from the host.
     pub first_difference: Option<Difference>,
+    /// What was wrong there.
+    pub finding: Option<Finding>,
     /// What a token cost, if the device counts instructions.
     pub instructions_per_token: Option<Cost>,
     /// Bytes of a medium that were read for a token, if the device's core cannot address its image.
@@ -72,6 +75,14 @@ pub enum Found {
 }
 
 impl Difference {
+    /// Whether the device computed the same token as the host: not where it chose another one.
+    pub(super) fn is_computed(&self) -> bool {
+        match &self.device {
+            Found::Token(token) => token.token == self.token,
+            Found::Refused(_) => true,
+        }
+    }
+
     /// Differing bits of the two digests.
     pub fn bits(&self) -> u32 {
         match &self.device {
@@ -192,6 +203,9 @@ impl fmt::Display for Verdict {
             writeln!(f, " bytes")?;
         }
         writeln!(f, "time          {:.2} s", self.seconds)?;
+        if let Some(finding) = &self.finding {
+            finding.fmt(f)?;
+        }
         match &self.first_difference {
             None => write!(f, "{} tokens, {} differing bits", self.tokens, self.differing_bits),
             Some(difference) => difference.fmt(f),

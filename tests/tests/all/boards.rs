@@ -22,6 +22,8 @@ use rwkv_tests::{
     shipped, text,
 };
 
+use crate::bisect::shows_the_bits_of_the_host;
+
 /// Tokens that are read, and as many that the board writes.
 const TOKENS: usize = 32;
 
@@ -231,6 +233,7 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
             assert!(memory.stack.is_some_and(|bytes| bytes > 0));
             has_room(spec, memory);
             check_reads(spec, &image, &tokens);
+            shows_the_bits_of_the_host(&mut device, &image);
             device.verify().expect("the image is whole");
             device.halt().expect("it ends");
             verdicts.push(verdict);

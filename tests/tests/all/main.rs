@@ -2,6 +2,7 @@
 //! `cargo test -p rwkv-tests --test all media::`.
 
 mod agents;
+mod bisect;
 mod boards;
 mod containers;
 mod damage;
