@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use rwkv_core::{image::SectionKind, sampler::SamplerConfig};
+use rwkv_core::{exec::Written, image::SectionKind, sampler::SamplerConfig};
 use rwkv_embedded::agent::{
     frame::encode,
-    protocol::{MAX_FRAME, Reply, Request},
+    protocol::{Depth, MAX_FRAME, Reply, Request},
 };
 use rwkv_host::{
     convert::{Weights, with_section},
@@ -128,6 +128,10 @@ fn frames() -> Vec<Vec<u8>> {
         Request::WriteState { first: 0, words: [0.5; 3].into_iter().collect() },
         Request::AcceptState,
         Request::Benchmark([1, 300].into_iter().collect()),
+        Request::Look { token: 300, depth: Depth::Sections },
+        Request::Look { token: 300, depth: Depth::Operations { section: 1 } },
+        Request::Look { token: 300, depth: Depth::Values(Written { section: 1, operation: 2 }) },
+        Request::ReadImage { first: 300 },
     ]
     .iter()
     .map(|request| encode(request, &mut buffer).expect("it fits").to_vec())

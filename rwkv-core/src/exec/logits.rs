@@ -35,8 +35,9 @@ pub trait Logits {
         let _ = work;
     }
 
-    /// Sees what an operation has written, from its element `first` on, before anything reads it.
-    /// Pieces of a vector come in their order, and the first of them begins at element 0.
+    /// Sees what an operation has written, from its element `first` on, before anything reads it:
+    /// what is changed here is what the token goes on with. Pieces of a vector come in their order,
+    /// and the first of them begins at element 0. The step executor asks; others need not.
     #[inline]
     fn wrote(&mut self, work: Work, first: u32, values: &mut [f32]) {
         let _ = (work, first, values);

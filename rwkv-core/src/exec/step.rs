@@ -258,6 +258,9 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let input = self.room(product_room(x.len()));
         self.fill(x, input.part(0, x.len())).await?;
         self.spent(id, Part::Shift);
+        if let Input::Shifted(s) = x {
+            self.wrote(s.id, Part::Shift, input.part(0, x.len()))?;
+        }
         let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
         let y = match out {
             Output::Set(y, f) => {

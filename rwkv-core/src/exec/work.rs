@@ -45,7 +45,7 @@ pub enum Part {
 }
 
 /// Numbers what the operations of a token write, within their sections: what is written is named
-/// by its section and its number there, the same on every executor.
+/// by its section and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Numbered(Option<Written>);

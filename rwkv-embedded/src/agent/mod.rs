@@ -20,7 +20,7 @@ use core::slice;
 
 use embedded_io::{Read, Write};
 use rwkv_core::{
-    Digest, Error, Header, Image, ImageError, Model, StateView,
+    Digest, Error, Header, Image, ImageError, Model, StateView, StreamError,
     exec::Written,
     poll,
     sampler::{Banned, Sampler, SamplerError},
@@ -69,7 +69,7 @@ pub trait Board {
     }
 
     /// Sees what an operation of a token has written, from its element `first` on, before anything
-    /// reads it.
+    /// reads it: what is changed here is what the token goes on with.
     fn wrote(&mut self, token: u32, written: Written, first: u32, values: &mut [f32]) {
         let _ = (token, written, first, values);
     }
@@ -313,7 +313,8 @@ impl<'a, S: Weights> Session<'a, S> {
         let end = self.model.header().bytes() / 4;
         let words = end.saturating_sub(first).min(MAX_IMAGE as u32) as usize;
         if words == 0 {
-            return Ok(heapless::Vec::new());
+            let offset = first.saturating_mul(4);
+            return Err(AgentError::Model(StreamError::OutOfBounds { offset }.into()));
         }
         let read = poll::once(self.model.stream().read_at(first as usize, words));
         let read = read.map(|read| read.map_err(Error::Stream));

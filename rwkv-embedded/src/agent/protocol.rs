@@ -90,7 +90,7 @@ pub enum Request {
     Benchmark(heapless::Vec<u32, MAX_FEED>),
     /// Read this token and show what its operations write. Answered as a feed, with any number of
     /// [`Reply::Digests`] or [`Reply::Values`] before the token; a token that fails has them, too,
-    /// up to where it failed.
+    /// up to where it failed: the last digest is of what was written until then.
     Look {
         /// The token.
         token: u32,
@@ -98,7 +98,7 @@ pub enum Request {
         depth: Depth,
     },
     /// What are the words of the image, from one on? Answered by [`Reply::Image`], with fewer than
-    /// [`MAX_IMAGE`] only at the end.
+    /// [`MAX_IMAGE`] only at the end; behind it there are none, which is an error.
     ReadImage {
         /// The first of them.
         first: u32,

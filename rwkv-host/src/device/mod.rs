@@ -21,7 +21,7 @@ mod tests;
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
-use rwkv_core::{Digest, Image};
+use rwkv_core::{Digest, Error, Image};
 use rwkv_embedded::agent::protocol::{
     AgentError, Depth, ImageInfo, Info, MAX_FEED, MAX_STATE, Memory, PROTOCOL_VERSION, Reply,
     Request, SamplerSettings, Spent, Token,
@@ -62,6 +62,8 @@ pub struct Looked {
     pub values: Vec<f32>,
     /// The token, unless the device could not compute it.
     pub token: Option<Token>,
+    /// Why it could not.
+    pub refused: Option<Error>,
 }
 
 /// A device that runs an image.
@@ -233,7 +235,9 @@ impl Device {
                 Ok(Reply::Digests(digests)) => looked.digests.extend(digests),
                 Ok(Reply::Values(values)) => looked.values.extend(values),
                 Ok(Reply::Token(token)) => looked.token = Some(token),
-                Ok(Reply::Done) | Err(DeviceError::Refused(AgentError::Model(_))) => {
+                Ok(Reply::Done) => return Ok(looked),
+                Err(DeviceError::Refused(AgentError::Model(error))) => {
+                    looked.refused = Some(error);
                     return Ok(looked);
                 }
                 Ok(_) => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),

@@ -247,6 +247,7 @@ pub(crate) const fn operation_name(id: Option<Id>, part: Part) -> &'static str {
         return "bias";
     }
     match id {
+        None if matches!(part, Part::State) => "keep",
         None => "vectors",
         Some(Embedding) => "embed",
         Some(DeepEmbed) => "deep_row",

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::ValidateError;
 use crate::{
-    device::{Device, DeviceError, Refusal},
+    device::{Device, DeviceError, Looked, Refusal},
     memory::Memory,
     profile::{operation_name, part_name, section_name},
 };
@@ -93,7 +93,7 @@ impl Trace {
     }
 }
 
-/// The first operation that a device computes otherwise than the host, and why.
+/// What is wrong where a device differs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -101,7 +101,12 @@ pub enum Finding {
     /// An operation whose inputs were right writes something else.
     Operation(Wrong),
     /// Asked again, from the host's state before the token, the device computes the host's bits.
-    NotReproduced,
+    NotReproduced {
+        /// What is wrong with the device's image, if anything is.
+        image: Option<Cause>,
+    },
+    /// After equal states and logits, the device chose another token.
+    Sampler,
     /// It could not be found out.
     Unknown {
         /// Why, in words.
@@ -127,9 +132,11 @@ pub struct Wrong {
     pub part: String,
     /// How many values it writes.
     pub values: usize,
-    /// How many of them differ, all if the device has none.
+    /// How many the device wrote: fewer if it failed.
+    pub written_values: usize,
+    /// How many of those differ.
     pub differing: usize,
-    /// The first of them; `None` if the device failed before it could write any.
+    /// The first of them.
     pub first: Option<Value>,
     /// Why.
     pub cause: Cause,
@@ -155,7 +162,7 @@ pub struct Value {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
-    /// The device's image is not the host's.
+    /// The weights that it reads are not the host's.
     Image {
         /// Byte offset of the first word that differs.
         offset: u32,
@@ -170,15 +177,30 @@ pub enum Cause {
         /// Words that differ within the section.
         words: usize,
     },
+    /// The device runs another image by now.
+    OtherImage {
+        /// Its identity.
+        identity: u32,
+    },
     /// The device finds a fault in its image, and shows the host's words when they are read again.
     Unsteady {
         /// What it finds.
         found: String,
     },
-    /// The image is the host's: what was computed from it is not.
+    /// The device failed to compute it.
+    Refused {
+        /// Why, in words.
+        error: String,
+    },
+    /// The weights are the host's: what was computed from them is not.
     Computation {
         /// What it looks like.
         pattern: Pattern,
+    },
+    /// It could not be found out.
+    Unknown {
+        /// Why, in words.
+        error: String,
     },
 }
 
@@ -191,24 +213,25 @@ pub enum Pattern {
     OneBit,
     /// Zeros where the host has values below the smallest normal number.
     FlushToZero,
-    /// Values that differ in their last two bits at most.
+    /// Differences as small as those of roundings, beside the largest value.
     LastBits,
     /// None of these.
     Other,
 }
 
+/// Differences of so much of the largest value may come from roundings: 64 units in its last place.
+const ROUNDINGS: f32 = 64.0 / (1 << 23) as f32;
+
 impl Pattern {
     fn of(host: &[f32], device: &[f32]) -> Self {
         let pairs = || host.iter().zip(device).filter(|(a, b)| a.to_bits() != b.to_bits());
         let bits: u32 = pairs().map(|(a, b)| (a.to_bits() ^ b.to_bits()).count_ones()).sum();
-        let ulps = |(a, b): (&f32, &f32)| a.to_bits().abs_diff(b.to_bits());
-        if host.len() != device.len() {
-            Self::Other
-        } else if pairs().all(|(a, b)| a.is_subnormal() && *b == 0.0) {
+        let largest = host.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        if pairs().all(|(a, b)| a.is_subnormal() && *b == 0.0) {
             Self::FlushToZero
         } else if bits == 1 {
             Self::OneBit
-        } else if pairs().all(|pair| ulps(pair) <= 3) {
+        } else if pairs().all(|(a, b)| (a - b).abs() <= ROUNDINGS * largest) {
             Self::LastBits
         } else {
             Self::Other
@@ -237,7 +260,7 @@ pub fn bisect(
     let sections = trace.sections();
     let found = look(Depth::Sections)?.digests;
     let Some(section) = first_difference(&sections, &found) else {
-        return Ok(Finding::NotReproduced);
+        return Ok(not_reproduced(device, image));
     };
     let section = section as u16;
     let operations: Vec<&Operation> = trace.section(section).collect();
@@ -245,9 +268,9 @@ pub fn bisect(
     let found = look(Depth::Operations { section })?.digests;
     let Some(&operation) = first_difference(&digests, &found).and_then(|i| operations.get(i))
     else {
-        return Ok(Finding::NotReproduced);
+        return Ok(not_reproduced(device, image));
     };
-    let values = look(Depth::Values(operation.written))?.values;
+    let Looked { values, refused, .. } = look(Depth::Values(operation.written))?;
 
     let host = &operation.values;
     let differs = |(index, (host, device)): (usize, (&f32, &f32))| {
@@ -257,18 +280,18 @@ pub fn bisect(
     };
     let mut differing = host.iter().zip(&values).enumerate().filter_map(differs);
     let first = differing.next();
+    let differing = usize::from(first.is_some()) + differing.count();
     if first.is_none() && values.len() == host.len() {
-        return Ok(Finding::NotReproduced);
+        return Ok(not_reproduced(device, image));
     }
-    let differing = host.len() - values.len().min(host.len())
-        + usize::from(first.is_some())
-        + differing.count();
-    let cause = cause(device, image)?;
-    let cause = cause.unwrap_or_else(|| {
-        let pattern = Pattern::of(host, &values);
-        Cause::Computation { pattern }
-    });
     let Work { id, part, .. } = operation.work;
+    // What reads no record reads no weights.
+    let entry = id.map(|id| table_entry(image, section, id));
+    let weights = entry.and_then(|entry| weights(device, image, Some(entry)));
+    let cause = weights.unwrap_or_else(|| match (first, refused) {
+        (None, Some(error)) => Cause::Refused { error: error.to_string() },
+        _ => Cause::Computation { pattern: Pattern::of(host, &values) },
+    });
     Ok(Finding::Operation(Wrong {
         written: operation.written,
         section_name: section_name(section, image.header().dims.layers),
@@ -277,10 +300,36 @@ pub fn bisect(
         record: id.map(|id| format!("{id:?}")),
         part: part_name(part),
         values: host.len(),
+        written_values: values.len(),
         differing,
         first,
         cause,
     }))
+}
+
+/// Whether a token of the image writes such a value: what a planted fault may name.
+///
+/// # Errors
+/// If the host cannot compute a token.
+pub(super) fn is_written(image: &Image<'_>, written: Written, element: u32) -> Result<bool, Error> {
+    let state = Memory::new(image).state(image)?.words().concat();
+    let trace = Trace::of(image, &state, 0)?;
+    let operation = trace.all.iter().find(|operation| operation.written == written);
+    Ok(operation.is_some_and(|operation| (element as usize) < operation.values.len()))
+}
+
+fn not_reproduced(device: &mut Device, image: &Image<'_>) -> Finding {
+    Finding::NotReproduced { image: weights(device, image, None) }
+}
+
+/// The entry of the section table that an operation's weights lie in.
+fn table_entry(image: &Image<'_>, section: u16, id: Id) -> usize {
+    let deep = usize::from(image.header().version.is_deep());
+    match (section, id) {
+        (0, _) => 0,
+        (_, Id::DeepEmbed) => 1,
+        _ => usize::from(section) + deep,
+    }
 }
 
 /// The first digest that differs, or that one of them lacks.
@@ -289,20 +338,43 @@ fn first_difference(host: &[Digest], device: &[Digest]) -> Option<usize> {
     (equal < host.len() || equal < device.len()).then_some(equal)
 }
 
-/// What is wrong with the device's image, if anything is.
-fn cause(device: &mut Device, image: &Image<'_>) -> Result<Option<Cause>, ValidateError> {
+/// What is wrong with a section of the device's image, or with any of them.
+fn weights(device: &mut Device, image: &Image<'_>, entry: Option<usize>) -> Option<Cause> {
     let refusal = match device.verify() {
-        Ok(()) => return Ok(None),
+        Ok(()) => return None,
+        Err(DeviceError::Refused(AgentError::OtherImage { identity })) => {
+            return Some(Cause::OtherImage { identity });
+        }
         Err(DeviceError::Refused(error)) => error,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Some(Cause::Unknown { error: error.to_string() }),
     };
+    match compare(device, image, entry, refusal) {
+        Ok(Some(cause)) => Some(cause),
+        // The fault lies elsewhere.
+        Ok(None) if entry.is_some() => None,
+        Ok(None) => Some(Cause::Unsteady { found: Refusal(refusal).to_string() }),
+        Err(error) => Some(Cause::Unknown { error: error.to_string() }),
+    }
+}
+
+/// The first word of a section, or of the image, that is not the host's.
+fn compare(
+    device: &mut Device,
+    image: &Image<'_>,
+    entry: Option<usize>,
+    refusal: AgentError,
+) -> Result<Option<Cause>, DeviceError> {
     let table = image.sections().next().map_or(0, |first| first.range().start / 4);
     let mut parts = vec![(None, 0..table)];
     parts.extend(image.sections().map(|section| {
         let range = section.range();
         (Some(section), range.start / 4..range.end / 4)
     }));
-    if let AgentError::Model(Error::Image(ImageError::SectionChecksum { section })) = refusal {
+    if let Some(entry) = entry {
+        parts = parts.split_off((entry + 1).min(parts.len()));
+        parts.truncate(1);
+    } else if let AgentError::Model(Error::Image(ImageError::SectionChecksum { section })) = refusal
+    {
         // Reading takes its time: the one that the device names comes first.
         let named = (usize::from(section) + 1) % parts.len();
         parts.rotate_left(named);
@@ -330,7 +402,7 @@ fn cause(device: &mut Device, image: &Image<'_>) -> Result<Option<Cause>, Valida
             return Ok(Some(Cause::Image { offset, page, place, host, device, words: differing }));
         }
     }
-    Ok(Some(Cause::Unsteady { found: Refusal(refusal).to_string() }))
+    Ok(None)
 }
 
 /// Where a byte of the image lies, in words.
@@ -362,8 +434,8 @@ impl fmt::Display for Pattern {
         f.write_str(match self {
             Self::OneBit => "one bit of one value: memory or a register that does not hold it",
             Self::FlushToZero => {
-                "zeros for numbers below the smallest normal one: the core flushes them to zero \
-                 (bit 24 of FPSCR), which the firmware must switch off"
+                "zeros for numbers below the smallest normal one: the core flushes them to zero, which \
+                 the firmware must switch off (on Arm, bit 24 of FPSCR)"
             }
             Self::LastBits => {
                 "last bits: multiplications and additions contracted into one rounding, sums in \
@@ -379,16 +451,21 @@ impl fmt::Display for Cause {
         match self {
             Self::Image { offset, page, place, host, device, words } => write!(
                 f,
-                "the flash: in the word at byte {offset} of the image ({place}; page {page} of {PAGE} \
-                 bytes), the device has {device:08x}, the host {host:08x}; words of that section that \
-                 differ: {words}. Write the image anew"
+                "the flash: in the word at byte {offset} of the image ({place}; page {page}, of {PAGE} \
+                 bytes each, from its start), the device has {device:08x}, the host {host:08x}; words \
+                 of that section that differ: {words}. Write the image anew"
             ),
             Self::Unsteady { found } => {
                 write!(f, "reading the flash: {found}, and all is there when it is read again")
             }
-            Self::Computation { pattern } => {
-                write!(f, "the computation, since the image is the host's: {pattern}")
+            Self::OtherImage { identity } => {
+                write!(f, "another image, {identity:08x}, which the device runs by now")
             }
+            Self::Refused { error } => write!(f, "the device failed: {error}"),
+            Self::Computation { pattern } => {
+                write!(f, "the computation, since what it reads is the host's: {pattern}")
+            }
+            Self::Unknown { error } => write!(f, "unknown: {error}"),
         }
     }
 }
@@ -398,16 +475,29 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wrong = match self {
             Self::Operation(wrong) => wrong,
-            Self::NotReproduced => {
+            Self::NotReproduced { image } => {
+                writeln!(
+                    f,
+                    "first wrong   nothing, when the token is computed again from the host's state"
+                )?;
+                return match image {
+                    Some(cause) => writeln!(f, "cause         {cause}"),
+                    None => writeln!(
+                        f,
+                        "cause         memory that was written over before it, or a fault that comes \
+                         and goes"
+                    ),
+                };
+            }
+            Self::Sampler => {
                 return writeln!(
                     f,
-                    "first wrong   nothing, when the token is computed again from the host's state: \
-                     memory was written over before it, or a fault comes and goes"
+                    "first wrong   the choice of the token, after equal states and logits: the sampler"
                 );
             }
             Self::Unknown { error } => return writeln!(f, "first wrong   unknown: {error}"),
         };
-        let Wrong { written, operations, values, differing, .. } = wrong;
+        let Wrong { written, operations, values, written_values, differing, .. } = wrong;
         write!(f, "first wrong   {}, operation {} ", wrong.section_name, written.operation)?;
         write!(f, "of {operations}: {}", wrong.operation_name)?;
         if let Some(record) = &wrong.record {
@@ -420,7 +510,7 @@ impl fmt::Display for Finding {
                 writeln!(f, "host          {host:e} ({host_bits:08x})")?;
                 writeln!(f, "device        {device:e} ({device_bits:08x})")?;
             }
-            None => writeln!(f, "device        failed before it wrote any")?,
+            None => writeln!(f, "device        failed after {written_values} values")?,
         }
         writeln!(f, "cause         {}", wrong.cause)
     }
@@ -441,7 +531,20 @@ mod tests {
         assert_eq!(with(0, f32::from_bits(1.0_f32.to_bits() ^ 1 << 22)), Pattern::OneBit);
         assert_eq!(with(2, 0.0), Pattern::FlushToZero);
         assert_eq!(with(3, -2.999_999_3), Pattern::LastBits);
+        // A product with one rounding for each multiplication and addition together, and in the
+        // other order: what cancels differs by many units in its own last place.
+        let (a, b): (Vec<f32>, Vec<f32>) =
+            (0..96).map(|i| ((i as f32).sin(), (3.7 * i as f32).cos())).unzip();
+        let row = |shift: usize| a.iter().zip(b.iter().cycle().skip(shift));
+        let sums = |sum: &dyn Fn(usize) -> f32| (0..96).map(sum).collect::<Vec<f32>>();
+        let plain = sums(&|shift| row(shift).fold(0.0, |sum, (x, y)| sum + x * y));
+        let fused = sums(&|shift| row(shift).fold(0.0, |sum: f32, (x, y)| x.mul_add(*y, sum)));
+        let turned = sums(&|shift| {
+            let products: Vec<f32> = row(shift).map(|(x, y)| x * y).collect();
+            products.iter().rev().fold(0.0, |sum, x| sum + x)
+        });
+        assert_eq!(Pattern::of(&plain, &fused), Pattern::LastBits);
+        assert_eq!(Pattern::of(&plain, &turned), Pattern::LastBits);
         assert_eq!(with(1, 7.25), Pattern::Other);
-        assert_eq!(Pattern::of(&host, &host[..2]), Pattern::Other);
     }
 }

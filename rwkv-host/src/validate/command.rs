@@ -2,7 +2,9 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use super::{Begin, Host, Verdict, validate};
+use anyhow::ensure;
+
+use super::{Begin, Host, Verdict, bisect::is_written, validate};
 use crate::{
     cli,
     device::{Fault, Flip},
@@ -34,7 +36,9 @@ pub struct ValidateArgs {
     /// Flip a bit of the simulated device's flash after the image was checked
     #[arg(long, value_name = "OFFSET[:BIT]")]
     pub sim_flip_bit: Option<Flip>,
-    /// Have the simulated device compute a bit wrong
+    /// Have the simulated device compute a bit wrong, of every token or of the one with a number;
+    /// sections are 0 for the embedding, then the layers from 1 on, then the head, and the bit is 0
+    /// if none is given
     #[arg(long, value_name = "[TOKEN@]SECTION:OPERATION:ELEMENT[:BIT]")]
     pub sim_fault: Option<Fault>,
     /// Show what the device printed
@@ -53,6 +57,14 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let cli::Begun { mut memory, tokens: prompt, .. } = args.start.begin(&image, &tokenizer)?;
     let words = memory.state(&image)?.words().concat();
     let sampler = args.sampling.settings(&image, &tokenizer)?;
+    if let Some(Fault { written, element, .. }) = args.sim_fault {
+        let name = format!("{}:{}:{element}", written.section, written.operation);
+        ensure!(
+            is_written(&image, written, element)?,
+            "a token of this image writes no value {name}: sections are 0 to {}, and operations and elements count from 0",
+            image.header().dims.layers + 1
+        );
+    }
     let mut device = args.at.open(&image, args.sim_flip_bit, args.sim_fault)?;
     let mut reference = Host::parallel(&image, sampler.clone())?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");

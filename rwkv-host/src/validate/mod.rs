@@ -131,7 +131,11 @@ pub fn validate<'a>(
         let equal = expected.iter().take(run.ticks.len() - compared);
         generated.extend(equal.map(|(token, _)| *token));
     }
-    let finding = run.difference.as_ref().filter(|difference| difference.is_computed()).map(|at| {
+    let seconds = start.elapsed().as_secs_f64();
+    let finding = run.difference.as_ref().map(|at| {
+        if !at.is_computed() {
+            return Finding::Sampler;
+        }
         let before: Vec<u32> = prompt.iter().chain(&generated).copied().take(at.index).collect();
         find(device, reference, state, &before, at)
             .unwrap_or_else(|error| Finding::Unknown { error: error.to_string() })
@@ -148,7 +152,7 @@ pub fn validate<'a>(
         instructions_per_token: Cost::instructions(info.tick, &run.ticks),
         bytes_read_per_token: Cost::bytes(&run.read),
         simulated_cycles_per_token: Cost::simulated_cycles(info.tick, &run.ticks),
-        seconds: start.elapsed().as_secs_f64(),
+        seconds,
         memory: device.memory().ok(),
         info,
     })
@@ -171,7 +175,10 @@ fn find(
         reference.feed(before).map_err(failed)?;
     }
     let words = reference.state().map_err(failed)?;
-    bisect(device, reference.image(), &words, at.token)
+    bisect(device, reference.image(), &words, at.token).map_err(|error| match error {
+        ValidateError::Host { error, .. } => failed(error),
+        error => error,
+    })
 }
 
 /// Tokens, and the host's digest of each; `first` is the index of the first of them.

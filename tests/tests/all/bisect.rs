@@ -1,8 +1,9 @@
 //! Planted faults: each is named exactly, and a fault of the flash is told from one of the core.
 
 use rwkv_core::{
-    Image, Logits, Model,
+    Digest, Image, Logits, Model,
     exec::{Numbered, Work, Written},
+    image::{Id, RECORD_WORDS, SectionKind},
     sampler::SamplerConfig,
     stream::InPlace,
 };
@@ -14,7 +15,7 @@ use rwkv_host::{
     validate::{Cause, Finding, Host, Pattern, Wrong, bisect, validate},
 };
 use rwkv_tests::{
-    formats, image_with,
+    baked, formats, image_with,
     random::{self, VERSIONS},
     text, xorshift,
 };
@@ -37,31 +38,57 @@ fn images() -> Vec<ImageFile> {
     VERSIONS.iter().enumerate().map(image).collect()
 }
 
-/// How many values each operation of a token writes.
+/// What the operations of a token write.
 #[derive(Default)]
-struct Sizes(Numbered, Vec<(Written, usize)>);
+struct Trace(Numbered, Vec<Operation>);
 
-impl Logits for Sizes {
+struct Operation {
+    written: Written,
+    record: Option<Id>,
+    values: Vec<f32>,
+}
+
+impl Operation {
+    fn digest(&self) -> Digest {
+        let mut digest = Digest::default();
+        digest.add(0, &self.values).expect("finite values");
+        digest
+    }
+}
+
+impl Logits for Trace {
     const LOOKS: bool = true;
 
     fn push(&mut self, _: u32, _: &[f32]) {}
 
     fn wrote(&mut self, work: Work, first: u32, values: &mut [f32]) {
         let written = self.0.piece(work, first);
-        match self.1.last_mut().filter(|(last, _)| *last == written) {
-            Some((_, len)) => *len += values.len(),
-            None => self.1.push((written, values.len())),
+        match self.1.last_mut().filter(|last| last.written == written) {
+            Some(last) => last.values.extend_from_slice(values),
+            None => {
+                let (record, values) = (work.id, values.to_vec());
+                self.1.push(Operation { written, record, values });
+            }
         }
     }
 }
 
-fn sizes(image: &Image<'_>) -> Vec<(Written, usize)> {
+/// What a token writes, from a state on.
+fn trace(image: &Image<'_>, before: &[f32], token: u32) -> Vec<Operation> {
     let mut memory = Memory::new(image);
-    let (state, scratch) = memory.split(image).unwrap();
-    let mut model = Model::new(*image.header(), InPlace::new(image.words()), scratch).unwrap();
-    let mut sizes = Sizes::default();
-    model.step(state, 0, &mut sizes).unwrap();
-    sizes.1
+    let (mut state, scratch) = memory.split(image).expect("it fits");
+    state.restore(before.iter().copied()).expect("it is its state");
+    let mut model =
+        Model::new(*image.header(), InPlace::new(image.words()), scratch).expect("it fits");
+    let mut trace = Trace::default();
+    model.step(state, token, &mut trace).expect("it steps");
+    trace.1
+}
+
+/// Each operation of a token, and how many values it writes.
+fn sizes(image: &Image<'_>) -> Vec<(Written, usize)> {
+    let operations = trace(image, &state_after(image, &[]), 0);
+    operations.iter().map(|operation| (operation.written, operation.values.len())).collect()
 }
 
 /// The state of a text.
@@ -159,16 +186,55 @@ fn planted_faults_of_the_flash_are_named() {
         };
         shown += 1;
         let Finding::Operation(wrong) = finding else { panic!("{flip:?}: {finding:?}") };
-        let Cause::Image { offset, page, host, device, words, .. } = wrong.cause else {
-            panic!("{flip:?}: {wrong:?}");
-        };
-        assert_eq!(offset as usize, flip.offset / 4 * 4, "{flip:?}");
-        assert_eq!((page, words), (offset / 4096, 1), "{flip:?}");
-        assert_eq!(host ^ device, 1 << (8 * (flip.offset % 4) as u32 + u32::from(flip.bit)));
+        // The operation is one that reads the damaged record.
+        let cause = &wrong.cause;
+        assert!(is_flip(cause, flip), "{flip:?}: {wrong:?}");
+        let Cause::Image { place, .. } = cause else { unreachable!() };
+        let record = wrong.record.as_deref().expect("it reads one");
+        assert!(place.ends_with(&format!("record {record}")), "{flip:?}: {wrong:?}");
+        assert!(place.starts_with(&wrong.section_name), "{flip:?}: {wrong:?}");
     }
     // Checksums of blocks, which memory is trusted without, and bits that rounding drops.
     println!("{shown} faults named, {unread} that changed no bit");
     assert!(shown > SEEDS / 8);
+}
+
+/// Whether a cause is exactly a bit that was flipped.
+fn is_flip(cause: &Cause, flip: Flip) -> bool {
+    let Cause::Image { offset, page, host, device, words, .. } = *cause else { return false };
+    let bit = 1 << (8 * (flip.offset % 4) as u32 + u32::from(flip.bit));
+    (offset as usize, page, words) == (flip.offset / 4 * 4, offset / 4096, 1)
+        && host ^ device == bit
+}
+
+/// A damaged start state is not there any more when a token is computed again; a damaged layer does
+/// not explain what the core computes wrong in another.
+#[test]
+fn faults_of_the_flash_are_blamed_for_what_reads_them() {
+    let file = image_with(random::small("4").path(), &formats()[2].1);
+    let file = baked(&file, &text(9, 4));
+    let image = file.open().unwrap();
+    let run = |flip, fault| {
+        let mut device = open(&image, &Options { flip, fault, ..Options::default() });
+        let mut host = Host::stepwise(&image, GREEDY).unwrap();
+        let prompt = prompt(&image, 1);
+        let verdict = validate(&mut device, &mut host, GREEDY, &prompt, 0, |_| {}).unwrap();
+        println!("{verdict}\n");
+        verdict.finding.unwrap()
+    };
+    let start = image.sections().find(|section| section.kind == SectionKind::StartState).unwrap();
+    // Behind the header of its record and the checksum of its first block.
+    let flip = Flip { offset: start.range().start + 4 * (RECORD_WORDS + 1) + 2, bit: 6 };
+    let Finding::NotReproduced { image: Some(cause) } = run(Some(flip), None) else {
+        panic!("the flash is not blamed")
+    };
+    assert!(is_flip(&cause, flip), "{cause:?}");
+
+    let written = Written { section: 1, operation: 2 };
+    let fault = Some(Fault { token: None, written, element: 0, bit: 22 });
+    let Finding::Operation(wrong) = run(Some(flip), fault) else { panic!("it is reproduced") };
+    assert_eq!(wrong.written, written);
+    assert_eq!(wrong.cause, Cause::Computation { pattern: Pattern::OneBit });
 }
 
 /// Where nothing is wrong, nothing is found; and what a device shows is what the host computes.
@@ -181,34 +247,31 @@ fn a_device_without_a_fault_shows_the_bits_of_the_host() {
     }
 }
 
-/// Compares digests at every depth, the logits as values, and the image.
+/// Compares the digests at every depth, some of the values, and the image.
 pub(crate) fn shows_the_bits_of_the_host(device: &mut Device, image: &Image<'_>) {
     let prompt = prompt(image, 3);
     let before = state_after(image, &prompt);
     let found = bisect(device, image, &before, prompt[0]).expect("the device shows its operations");
-    assert_eq!(found, Finding::NotReproduced);
+    assert_eq!(found, Finding::NotReproduced { image: None });
 
-    let mut memory = Memory::new(image);
-    let (mut state, scratch) = memory.split(image).expect("it fits");
-    state.restore(before.iter().copied()).expect("it is its state");
-    let mut model =
-        Model::new(*image.header(), InPlace::new(image.words()), scratch).expect("it fits");
-    let dims = image.header().dims;
-    let mut logits = vec![0.0; dims.vocab as usize];
-    model.step(state, prompt[0], &mut logits[..]).expect("it steps");
-    device.write_state(&before).expect("the device takes its state");
-    // Of the head, the norm comes first.
-    let head = Written { section: dims.layers as u16 + 1, operation: 1 };
-    let looked = device.look(prompt[0], Depth::Values(head)).expect("it shows logits");
-    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert_eq!(bits(&looked.values), bits(&logits));
-    // A layer's operations, one digest each; there is no section behind the head.
-    device.write_state(&before).expect("the device takes its state");
-    let looked = device.look(prompt[0], Depth::Operations { section: 1 }).expect("it shows them");
-    let operations = sizes(image).iter().filter(|(written, _)| written.section == 1).count();
-    assert_eq!(looked.digests.len(), operations);
-    let none = Depth::Operations { section: dims.layers as u16 + 2 };
-    assert!(device.look(prompt[0], none).expect("it has none").digests.is_empty());
+    let operations = trace(image, &before, prompt[0]);
+    let mut look = |depth| {
+        device.write_state(&before).expect("the device takes its state");
+        device.look(prompt[0], depth).expect("it shows what it writes")
+    };
+    let layers = image.header().dims.layers as u16;
+    for section in 0..layers + 2 {
+        let of_section = || operations.iter().filter(|o| o.written.section == section);
+        let digests: Vec<Digest> = of_section().map(Operation::digest).collect();
+        assert!(look(Depth::Operations { section }).digests == digests, "section {section}");
+        // The last of them, which of the head are the logits.
+        let last = of_section().next_back().expect("every section writes");
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let looked = look(Depth::Values(last.written));
+        assert!(bits(&looked.values) == bits(&last.values), "{:?}", last.record);
+        assert!(looked.token.is_some() && looked.refused.is_none());
+    }
+    assert!(look(Depth::Operations { section: layers + 2 }).digests.is_empty());
 
     let words = image.words();
     let end = words.len();
