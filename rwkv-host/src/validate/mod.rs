@@ -7,6 +7,7 @@
 
 mod bisect;
 mod command;
+mod finding;
 mod reference;
 mod verdict;
 
@@ -22,8 +23,9 @@ use rwkv_core::{
 use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, SamplerSettings, Token};
 use thiserror::Error as ThisError;
 
-pub use bisect::{Cause, Finding, Pattern, Value, Wrong, bisect};
+pub use bisect::bisect;
 pub use command::{ValidateArgs, command};
+pub use finding::{Cause, Finding, Pattern, Value, Wrong};
 pub use reference::{Host, Reference};
 pub use verdict::{Cost, Difference, Found, Verdict};
 
