@@ -10,16 +10,16 @@ use serde::Serialize;
 
 use super::{Prompt, Sampling, TokenizerFile, read_image, show};
 use crate::{
-    device::{Device, DeviceSpec, Fault, Flip, Options},
+    device::{Device, DeviceName, DeviceSpec, Fault, Flip, Options},
     file::Input,
 };
 
 /// Options of every command with a device.
 #[derive(Debug, Clone, Args)]
 pub struct OnDevice {
-    /// The device: sim, rp2040js, or an emulated board such as qemu:mps2-an386
-    #[arg(long, value_name = "DEVICE", default_value = "sim")]
-    pub device: DeviceSpec,
+    /// The device: sim, rp2040js, an emulated board such as qemu:mps2-an386, or serial:PORT[@BAUD]
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: DeviceName,
     /// Firmware of an emulated board; without it, the project's is built
     #[arg(long, value_name = "ELF")]
     pub firmware: Option<PathBuf>,
@@ -29,10 +29,10 @@ pub struct OnDevice {
 }
 
 impl OnDevice {
-    /// Starts it with an image in its flash, of which a simulated device may flip a bit, or compute one wrong.
+    /// Starts it with an image in its flash, or finds it with the image on a serial port, of which a simulated device may flip a bit, or compute one wrong.
     ///
     /// # Errors
-    /// See [`Device::open`]; also firmware for the simulated device, which has none.
+    /// See [`Device::named`]; also firmware for a device that takes none.
     pub fn open(
         &self,
         image: &Image<'_>,
@@ -40,12 +40,17 @@ impl OnDevice {
         fault: Option<Fault>,
     ) -> anyhow::Result<Device> {
         ensure!(
-            self.firmware.is_none() || self.device != DeviceSpec::Sim,
-            "--firmware is for an emulated board, and sim has none; give --device, or leave it out"
+            self.firmware.is_none()
+                || !matches!(
+                    self.device,
+                    DeviceName::Started(DeviceSpec::Sim) | DeviceName::Serial(_)
+                ),
+            "--firmware is for an emulated board, which {} is not; give --device, or leave it out",
+            self.device
         );
         let timeout = Duration::from_secs(self.timeout.max(1));
         let options = Options { timeout, firmware: self.firmware.clone(), flip, fault };
-        Ok(Device::open(self.device, image, &options)?)
+        Ok(Device::named(&self.device, image, &options)?)
     }
 
     /// The file that it reads beside the image.

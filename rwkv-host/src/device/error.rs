@@ -111,6 +111,17 @@ pub enum DeviceError {
     /// Only the simulated device can have faults.
     #[error("only the simulated device can flip a bit or compute one wrong; use --device sim")]
     FlipUnsupported,
+    /// A serial port cannot be opened.
+    #[error(
+        "cannot open the serial port {port}: {error}; look for its name and its permissions, such as \
+         those of ls -l /dev/tty*"
+    )]
+    Serial {
+        /// Its name.
+        port: String,
+        /// What the operating system says.
+        error: serialport::Error,
+    },
     /// The emulator is not installed.
     #[error(
         "{program} is not installed; \

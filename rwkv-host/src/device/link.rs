@@ -1,10 +1,13 @@
 //! Requests and replies over a transport.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use rwkv_embedded::agent::{
     frame::{self, Decoder},
-    protocol::{MAX_FRAME, Reply, Request},
+    protocol::{AgentError, MAX_FRAME, Reply, Request},
 };
 
 use super::{DeviceError, Transport};
@@ -30,6 +33,23 @@ impl Link {
 
     pub(super) fn transport(&mut self) -> &mut dyn Transport {
         &mut *self.transport
+    }
+
+    /// Finds the agent on a line on which anything may have been said: it answers a zero byte with a
+    /// frame error, after whatever it had to say before.
+    pub(super) fn synchronise(&mut self) -> Result<(), DeviceError> {
+        const AWAITED: &str = "an agent";
+        let deadline = Instant::now() + self.timeout;
+        let sent = self.transport.write_all(&[0]).and_then(|()| self.transport.flush());
+        sent.map_err(|error| self.failed(error, AWAITED))?;
+        while Instant::now() < deadline {
+            match self.receive(AWAITED) {
+                Err(DeviceError::Refused(AgentError::Frame)) => return Ok(()),
+                Ok(_) | Err(DeviceError::Refused(_) | DeviceError::Frame { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.failed(io::ErrorKind::TimedOut.into(), AWAITED))
     }
 
     /// Sends a request; `awaited` is what it asks for, in words.

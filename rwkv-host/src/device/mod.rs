@@ -1,4 +1,4 @@
-//! Devices that run the agent: simulated or emulated.
+//! Devices that run the agent: simulated, emulated, or on the desk.
 //!
 //! A [`Device`] sends the requests of [`rwkv_embedded::agent::protocol`] over a [`Transport`] and
 //! waits for the replies. The simulated device is the same agent in a thread; the emulated one is
@@ -12,6 +12,7 @@ mod log;
 mod process;
 mod qemu;
 mod rp2040;
+mod serial;
 mod sim;
 mod spec;
 mod transport;
@@ -29,7 +30,8 @@ use rwkv_embedded::agent::protocol::{
 
 pub use boards::QemuBoard;
 pub use error::{DeviceError, Log, Refusal};
-pub use spec::{DeviceSpec, Fault, Flip, NotABit, NotAFault, UnknownDevice};
+pub use serial::{NotASerial, Serial};
+pub use spec::{DeviceName, DeviceSpec, Fault, Flip, NotABit, NotAFault, UnknownDevice};
 pub use transport::Transport;
 
 use link::Link;
@@ -89,6 +91,30 @@ impl Device {
         Self::connect(transport, image, options.timeout)
     }
 
+    /// Starts a device with `image` in its flash, or uses one on a serial port, which has it there
+    /// already.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn named(
+        name: &DeviceName,
+        image: &Image<'_>,
+        options: &Options,
+    ) -> Result<Self, DeviceError> {
+        match name {
+            DeviceName::Started(spec) => Self::open(*spec, image, options),
+            DeviceName::Serial(_) if options.flip.is_some() || options.fault.is_some() => {
+                Err(DeviceError::FlipUnsupported)
+            }
+            DeviceName::Serial(port) => {
+                let mut link =
+                    Link::new(Box::new(serial::open(port, options.timeout)?), options.timeout)?;
+                link.synchronise()?;
+                Self::over(link, image)
+            }
+        }
+    }
+
     /// Starts a device with any bytes in its flash and hands out its line.
     ///
     /// # Errors
@@ -120,8 +146,11 @@ impl Device {
         image: &Image<'_>,
         timeout: Duration,
     ) -> Result<Self, DeviceError> {
+        Self::over(Link::new(transport, timeout)?, image)
+    }
+
+    fn over(mut link: Link, image: &Image<'_>) -> Result<Self, DeviceError> {
         const AWAITED: &str = "its name";
-        let mut link = Link::new(transport, timeout)?;
         link.send(&Request::Info, AWAITED)?;
         let Reply::Info(info) = link.receive(AWAITED)? else {
             return Err(DeviceError::OutOfTurn { awaited: AWAITED });

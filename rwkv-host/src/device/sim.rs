@@ -26,24 +26,34 @@ pub(super) fn start(flash: &[u8], options: &Options) -> Result<UnixStream, Devic
         *byte ^= 1 << (bit % 8);
     }
     let (host, port) = UnixStream::pair().map_err(DeviceError::io("open a pair of sockets"))?;
-    let (flipped, fault) = (options.flip.is_some(), options.fault);
-    // The agent ends with the link: what it says then, nobody hears.
-    let agent = move || {
-        let board = Host { start: Instant::now(), fault };
-        let checked = Image::open_prefix(intact.bytes());
-        let words = checked.as_ref().map_or(0, |image| {
-            image.header().state_words() + image.header().scratch_words as usize
-        });
-        let mut arena = vec![0.0; words];
-        let mut agent = match &checked {
-            Ok(image) if flipped => Agent::checked(board, image, flash.bytes(), &mut arena),
-            _ => Agent::new(board, flash.bytes(), &mut arena),
-        };
-        let _ = agent.run(Port(port));
-    };
+    let fault = options.fault;
+    let agent = move || serve(&intact, &flash, fault, port);
     let thread = thread::Builder::new().name("rwkv-sim".into());
     thread.spawn(agent).map_err(DeviceError::io("start the simulated device"))?;
     Ok(host)
+}
+
+/// Runs the agent on a line. The image is checked as it was, and computed with as it is.
+pub(super) fn serve(
+    intact: &ImageFile,
+    flash: &ImageFile,
+    fault: Option<Fault>,
+    line: impl Read + Write,
+) {
+    let board = Host { start: Instant::now(), fault };
+    let checked = Image::open_prefix(intact.bytes());
+    let words = checked
+        .as_ref()
+        .map_or(0, |image| image.header().state_words() + image.header().scratch_words as usize);
+    let mut arena = vec![0.0; words];
+    let mut agent = match &checked {
+        Ok(image) if intact.bytes() != flash.bytes() => {
+            Agent::checked(board, image, flash.bytes(), &mut arena)
+        }
+        _ => Agent::new(board, flash.bytes(), &mut arena),
+    };
+    // The agent ends with the line: what it says then, nobody hears.
+    let _ = agent.run(Port(line));
 }
 
 /// This host as a board: it counts time, not instructions.
@@ -76,19 +86,19 @@ impl Board for Host {
 }
 
 /// The agent's end of the link.
-pub(super) struct Port(UnixStream);
+struct Port<L>(L);
 
-impl embedded_io::ErrorType for Port {
+impl<L> embedded_io::ErrorType for Port<L> {
     type Error = ErrorKind;
 }
 
-impl embedded_io::Read for Port {
+impl<L: Read> embedded_io::Read for Port<L> {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
         self.0.read(buffer).map_err(|_| ErrorKind::BrokenPipe)
     }
 }
 
-impl embedded_io::Write for Port {
+impl<L: Write> embedded_io::Write for Port<L> {
     fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
         self.0.write(bytes).map_err(|_| ErrorKind::BrokenPipe)
     }

@@ -4,7 +4,7 @@ use std::{fmt, iter, str::FromStr};
 
 use rwkv_core::exec::Written;
 
-use super::{QemuBoard, rp2040};
+use super::{NotASerial, QemuBoard, Serial, rp2040};
 
 /// A device that `--device` can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -63,6 +63,47 @@ impl fmt::Display for DeviceSpec {
             Self::Sim => f.write_str("sim"),
             Self::Qemu(board) => write!(f, "qemu:{}", board.name()),
             Self::Rp2040js => f.write_str("rp2040js"),
+        }
+    }
+}
+
+/// What `--device` names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceName {
+    /// A device that is started for it.
+    Started(DeviceSpec),
+    /// A board on a serial port.
+    Serial(Serial),
+}
+
+impl Default for DeviceName {
+    fn default() -> Self {
+        Self::Started(DeviceSpec::default())
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started(spec) => spec.fmt(f),
+            Self::Serial(port) => write!(f, "serial:{port}"),
+        }
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name.strip_prefix("serial:") {
+            Some(port) => {
+                port.parse().map(Self::Serial).map_err(|error: NotASerial| error.to_string())
+            }
+            None => name
+                .parse()
+                .map(Self::Started)
+                .map_err(|error: UnknownDevice| format!("{error} serial:PORT[@BAUD]")),
         }
     }
 }
