@@ -39,17 +39,35 @@ pub trait Stream {
 }
 
 /// An image in place: memory, or memory-mapped flash.
+///
+/// It was checked when it was opened. With `VERIFY`, every block is compared with its checksum
+/// besides, each time before it is used: for a flash whose reads may fail unnoticed.
 #[derive(Debug, Clone)]
-pub struct InPlace<'a> {
+pub struct InPlace<'a, const VERIFY: bool = false> {
     words: &'a [u32],
     at: usize,
 }
 
-crate::brief!([] InPlace<'_>, |stream| "InPlace({} words, at {})", stream.words.len(), stream.at);
+crate::brief!([const VERIFY: bool] InPlace<'_, VERIFY>,
+    |stream| "InPlace({} words, at {})", stream.words.len(), stream.at);
 
 impl<'a> InPlace<'a> {
     /// A stream over [`crate::Image::words`].
     pub const fn new(words: &'a [u32]) -> Self {
+        Self::with(words)
+    }
+}
+
+impl<'a> InPlace<'a, true> {
+    /// As [`InPlace::new`], and compares every block with its checksum before it is used.
+    pub const fn verified(words: &'a [u32]) -> Self {
+        Self::with(words)
+    }
+}
+
+impl<'a, const VERIFY: bool> InPlace<'a, VERIFY> {
+    /// [`InPlace::new`] or [`InPlace::verified`], as the type says.
+    pub const fn with(words: &'a [u32]) -> Self {
         Self { words, at: 0 }
     }
 
@@ -64,9 +82,8 @@ impl<'a> InPlace<'a> {
     }
 }
 
-impl Stream for InPlace<'_> {
-    /// The whole image was checked when it was opened.
-    const VERIFY: bool = false;
+impl<const VERIFY: bool> Stream for InPlace<'_, VERIFY> {
+    const VERIFY: bool = VERIFY;
 
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         let found = self.get(self.at, words)?;

@@ -110,12 +110,15 @@ fn measure(cmsis_nn: Option<&Path>) -> anyhow::Result<Figures> {
             jobs.push((core, core.build_cmsis_nn(library)?, "cmsis-nn".to_owned(), weights));
         }
         for (model, format, image) in images(&core)? {
-            jobs.push((core, program.clone(), format!("tokens {model} {format}"), image));
+            for mode in core.token_modes() {
+                let name = format!("{mode} {model} {format}");
+                jobs.push((core, program.clone(), name, image.clone()));
+            }
         }
     }
     let outputs = job::parallel(&jobs, |(core, program, name, window)| {
         let mode = name.split(' ').next().unwrap_or_default();
-        let args = if mode == "tokens" { &[mode, TOKENS][..] } else { &[mode] };
+        let args = if core.token_modes().contains(&mode) { &[mode, TOKENS][..] } else { &[mode] };
         let run = Run { program, args, window: Some(window), count: true };
         core.probe(&run).with_context(|| format!("{name} on {}", core.name))
     })?;

@@ -157,9 +157,14 @@ impl Core {
         self.target.starts_with("thumb")
     }
 
-    /// Whether the mode `functions` fits beside the others.
+    /// Whether the modes `functions` and `checked` fit beside the others.
     pub(crate) fn has_functions(&self) -> bool {
         self.name != "m0"
+    }
+
+    /// The modes that count the instructions of tokens: as they are, and with checksums.
+    pub(crate) fn token_modes(&self) -> &'static [&'static str] {
+        if self.has_functions() { &["tokens", "checked"] } else { &["tokens"] }
     }
 
     /// Builds the probe for the core.

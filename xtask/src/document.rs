@@ -1,6 +1,6 @@
 //! Tables of figures, and the pages of the book that hold them between marks.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, ensure};
 
@@ -75,20 +75,36 @@ pub(crate) fn functions(figures: &Figures) -> String {
     table("function", rows)
 }
 
-/// Instructions per token.
-pub(crate) fn tokens(figures: &Figures) -> String {
+/// A table of the models whose tokens were counted; `cell` makes one of a core's figures.
+fn models(
+    figures: &Figures,
+    cell: impl Fn(&BTreeMap<String, f64>, &str) -> Option<String>,
+) -> String {
     let names = figures.values().flat_map(|figures| figures.keys());
     let mut names: Vec<&str> = names.filter_map(|name| name.strip_prefix("tokens ")).collect();
     names.sort_unstable();
     names.dedup();
     let rows = names.into_iter().map(|name| {
-        let cell = |core: &str| {
-            let value = figures.get(core)?.get(&format!("tokens {name}"))?;
-            Some(grouped(value.round() as u64))
-        };
-        (name.to_owned(), CORES.map(cell).to_vec())
+        let cells = CORES.map(|core| cell(figures.get(core)?, name));
+        (name.to_owned(), cells.to_vec())
     });
-    table("model", rows)
+    table("model", rows.filter(|(_, cells)| cells.iter().any(Option::is_some)))
+}
+
+/// Instructions per token.
+pub(crate) fn tokens(figures: &Figures) -> String {
+    models(figures, |figures, name| {
+        Some(grouped(figures.get(&format!("tokens {name}"))?.round() as u64))
+    })
+}
+
+/// What comparing every block with its checksum adds to a token.
+pub(crate) fn checksums(figures: &Figures) -> String {
+    models(figures, |figures, name| {
+        let [plain, checked] =
+            ["tokens", "checked"].map(|mode| figures.get(&format!("{mode} {name}")));
+        Some(format!("{:.1} %", (checked? / plain? - 1.0) * 100.0))
+    })
 }
 
 /// Writes the tables into the book.
@@ -111,24 +127,34 @@ pub(crate) fn check(figures: &Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tables(figures: &Figures) -> [(&'static str, String); 4] {
+fn tables(figures: &Figures) -> [(&'static str, String); 5] {
     [
         ("kernels", kernels(figures)),
         ("vectors", vectors(figures)),
         ("functions", functions(figures)),
         ("tokens", tokens(figures)),
+        ("checksums", checksums(figures)),
     ]
 }
 
 /// Replaces what stands between `<!-- mark -->` and `<!-- /mark -->` in a file of the project.
 pub(crate) fn replace(file: &str, mark: &str, text: &str) -> anyhow::Result<()> {
-    let (start, end) = (format!("<!-- {mark} -->"), format!("<!-- /{mark} -->"));
+    revise(file, mark, |_| text.to_owned())
+}
+
+/// Replaces it by what `change` makes of it.
+pub(crate) fn revise(
+    file: &str,
+    mark: &str,
+    change: impl FnOnce(&str) -> String,
+) -> anyhow::Result<()> {
+    let (start, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
     let path = root().join(file);
     let page = fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
     let missing = || format!("{file} has no mark {mark}");
     let (before, rest) = page.split_once(&start).with_context(missing)?;
-    let (_, after) = rest.split_once(&end).with_context(missing)?;
-    fs::write(&path, format!("{before}{start}\n{text}{end}{after}"))?;
+    let (text, after) = rest.split_once(&end).with_context(missing)?;
+    fs::write(&path, format!("{before}{start}{}{end}{after}", change(text)))?;
     Ok(())
 }
 

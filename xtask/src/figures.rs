@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     demo::{image, rwkv},
-    document::{grouped, replace},
+    document::{self, grouped},
     job, root, setup,
     synthetic::Synthetic,
 };
@@ -16,9 +16,9 @@ use crate::{
 /// Measure models on every emulated board and write the table in the README
 #[derive(Debug, Parser)]
 pub(crate) struct Figures {
-    /// Only this board: its rows are printed, and the README stays as it is
-    #[arg(long, value_name = "BOARD")]
-    board: Option<String>,
+    /// Only these boards; the rows of the others stay as they are
+    #[arg(long = "board", value_name = "BOARD")]
+    boards: Vec<String>,
     /// Tokens that the model writes behind its prompt
     #[arg(short = 'n', default_value_t = 128)]
     tokens: u32,
@@ -115,18 +115,21 @@ impl Figures {
         setup::rust()?;
         setup::rp2040js()?;
         let all = boards()?;
-        let names: Vec<String> = all.iter().map(|board| board.name.clone()).collect();
-        let is_asked = |board: &Board| self.board.as_deref().is_none_or(|name| name == board.name);
-        let boards: Vec<Board> = all.into_iter().filter(is_asked).collect();
-        ensure!(!boards.is_empty(), "there is no such board; there are: {}", names.join(", "));
-        let mut table = String::from(HEAD);
-        for board in boards {
-            table.push_str(&self.rows(&board)?);
+        let names: Vec<&str> = all.iter().map(|board| board.name.as_str()).collect();
+        for asked in &self.boards {
+            let list = names.join(", ");
+            ensure!(
+                names.contains(&asked.as_str()),
+                "there is no board {asked}; there are: {list}"
+            );
         }
-        if self.board.is_none() {
-            replace("README.md", "figures", &table)?;
+        for board in &all {
+            if self.boards.is_empty() || self.boards.contains(&board.name) {
+                let rows = self.rows(board)?;
+                print!("{rows}");
+                replace_rows(&names, &board.name, &rows)?;
+            }
         }
-        print!("{table}");
         Ok(())
     }
 
@@ -229,6 +232,20 @@ impl Figures {
         })?;
         fit.pointer("/token/bytes").and_then(Value::as_u64).context("no bytes in rwkv fit")
     }
+}
+
+/// Puts the rows of a board into the README, in place of those that it had.
+fn replace_rows(boards: &[&str], board: &str, rows: &str) -> anyhow::Result<()> {
+    document::revise("README.md", "figures", |table| {
+        let of = |name: &str| -> String {
+            let first = format!("| {name} |");
+            let lines = table.split_inclusive('\n');
+            lines.filter(|line| line.starts_with(&first)).collect()
+        };
+        let rows =
+            boards.iter().map(|name| if *name == board { rows.to_owned() } else { of(name) });
+        HEAD.to_owned() + &rows.collect::<String>()
+    })
 }
 
 /// What became of a model on a board.

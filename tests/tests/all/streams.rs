@@ -9,7 +9,7 @@ use std::{
 use rwkv_core::{
     Digest, Error, Image, ImageError, Model, StreamError,
     exec::Columns,
-    image::{Id, Layout, RECORD_WORDS},
+    image::{Id, Layout, RECORD_WORDS, SectionKind},
     stream::{InPlace, Stream},
 };
 use rwkv_host::{convert::Weights, memory::Memory};
@@ -85,10 +85,10 @@ impl Stream for Medium<'_> {
 
 const PROMPT: [u32; 3] = [88, 58, 49];
 
-fn read(image: &Image<'_>, memory: &mut Memory, medium: &mut Medium<'_>) -> Result<Digest, Error> {
+fn read(image: &Image<'_>, memory: &mut Memory, stream: impl Stream) -> Result<Digest, Error> {
     let header = *image.header();
     let (mut state, scratch) = memory.split(image)?;
-    let mut model = Model::new(header, medium, scratch)?;
+    let mut model = Model::new(header, stream, scratch)?;
     let mut last = Digest::default();
     for token in PROMPT {
         last = Digest::default();
@@ -129,6 +129,27 @@ fn a_blocking_step_over_a_stream_that_waits_is_an_error() {
     let mut model = Model::new(*image.header(), medium, scratch).expect("it fits");
     assert_eq!(model.step(state.reborrow(), 65, ()), Err(Error::Internal));
     assert!(state.is_broken());
+}
+
+/// A bit that flips after the image was opened is a wrong logit, or an error where it was asked for.
+#[test]
+fn weights_in_place_are_verified_on_request() {
+    let file = image(&shipped("tunes-v4"), Weights::Int8);
+    let image = file.open().expect("it opens");
+    let expected = step(&mut Memory::new(&image), &image, &PROMPT).expect("it steps").0[2];
+    let both = |words: &[u32]| {
+        let memory = || Memory::new(&image);
+        let trusting = read(&image, &mut memory(), InPlace::new(words));
+        (trusting, read(&image, &mut memory(), InPlace::verified(words)))
+    };
+    let mut words = image.words().to_vec();
+    assert_eq!(both(&words), (Ok(expected), Ok(expected)));
+    let key = image.sections().filter(|s| s.kind == SectionKind::Layer).nth(1).expect("a layer");
+    words[(key.offset + key.length / 2) as usize / 4] ^= 0x0040_0000;
+    let (trusting, verified) = both(&words);
+    assert!(trusting.is_ok_and(|digest| digest != expected), "{trusting:?}");
+    let damaged = matches!(verified, Err(Error::Image(ImageError::BlockChecksum { .. })));
+    assert!(damaged, "{verified:?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `exactness N`: the bits of N tokens. `tokens N`: what they cost.
+//! `exactness N`: the bits of N tokens. `tokens N`: what they cost; `checked N`: with the checksum
+//! of every block.
 
 use core::fmt::Write;
 
@@ -20,7 +21,7 @@ const STRIDE: u32 = 100;
 /// digest of all that they left behind.
 pub fn run(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
     let mut ready = false;
-    let mut session = Session::new(kernel, memory, &mut ready)?;
+    let mut session = Session::<_, false>::new(kernel, memory, &mut ready)?;
     let mut stream = Digest::default();
     for (index, token) in text().take(count as usize).enumerate() {
         session.step(token % session.header.dims.vocab)?;
@@ -36,11 +37,15 @@ pub fn run(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Fa
 }
 
 /// Lets the model continue its own text for `count` tokens, the likeliest each, and prints what a
-/// token costs on the way to its logits.
-pub fn tokens(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
+/// token costs on the way to its logits. With `VERIFY`, blocks are compared with their checksums.
+pub fn tokens<const VERIFY: bool>(
+    kernel: impl Kernel,
+    memory: Memory<'_>,
+    count: u32,
+) -> Result<(), Failure> {
     let counter = Counter::new().ok_or(Failure::NoCounter)?;
     let mut ready = false;
-    let mut session = Session::new(kernel, memory, &mut ready)?;
+    let mut session = Session::<_, VERIFY>::new(kernel, memory, &mut ready)?;
     let (mut token, mut cost) = (u32::from(b'X'), Cost::default());
     for _ in 0..count {
         let (once, result) = counter.once(|| session.step(token));
@@ -56,14 +61,14 @@ pub fn tokens(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(),
 }
 
 /// A model with its state and logits.
-struct Session<'a, K> {
+struct Session<'a, K, const VERIFY: bool> {
     header: Header,
-    model: Model<'a, InPlace<'a>, K>,
+    model: Model<'a, InPlace<'a, VERIFY>, K>,
     state: StateView<'a>,
     logits: &'a mut [f32],
 }
 
-impl<'a, K: Kernel> Session<'a, K> {
+impl<'a, K: Kernel, const VERIFY: bool> Session<'a, K, VERIFY> {
     fn new(kernel: K, memory: Memory<'a>, ready: &'a mut bool) -> Result<Self, Failure> {
         let image = Image::open_prefix(memory.window)?;
         let header = *image.header();
@@ -71,12 +76,12 @@ impl<'a, K: Kernel> Session<'a, K> {
             [header.state_words(), header.scratch_words as usize, header.dims.vocab as usize];
         let [state, scratch, logits] = carve(memory.arena, words)?;
         let mut state = StateView::over(&header, state, ready)?;
-        let mut model = Model::with_kernel(header, InPlace::new(image.words()), scratch, kernel)?;
+        let mut model = Model::with_kernel(header, InPlace::with(image.words()), scratch, kernel)?;
         model.reset(state.reborrow())?;
         Ok(Self { header, model, state, logits })
     }
 
-    /// One copy for both modes: a `microbit` has no flash for two.
+    /// One copy for the modes that differ in nothing: a `microbit` has no flash for two.
     #[inline(never)]
     fn step(&mut self, token: u32) -> Result<(), Failure> {
         Ok(self.model.step(self.state.reborrow(), token, &mut *self.logits)?)
