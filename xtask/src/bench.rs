@@ -31,6 +31,9 @@ pub(crate) struct Bench {
     /// Measure CMSIS-NN as well, whose sources lie there; needs arm-none-eabi-gcc
     #[arg(long, value_name = "PATH")]
     cmsis_nn: Option<PathBuf>,
+    /// Measure as well what comparing blocks with their checksums costs, by a program of its own
+    #[arg(long)]
+    checksums: bool,
     /// Write the figures to a file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -48,7 +51,12 @@ const BASELINE: &str = "tests/golden/bench.json";
 const TOLERANCE: f64 = 0.02;
 
 /// Tokens that are averaged.
-const TOKENS: &str = "32";
+const COUNT: &str = "32";
+
+/// What the names of figures of tokens begin with; then come model and format.
+pub(crate) const TOKENS: &str = "tokens ";
+/// The same, where every block is compared with its checksum.
+pub(crate) const CHECKED: &str = "checked ";
 
 /// The products that are shown, by the names that the probe prints.
 pub(crate) const PRODUCTS: [&str; 8] =
@@ -60,9 +68,12 @@ impl Bench {
         let path = root().join(BASELINE);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let blessed: Figures = serde_json::from_str(&text).with_context(|| BASELINE.to_owned())?;
-        let mut figures = measure(self.cmsis_nn.as_deref())?;
+        let mut figures = measure(self.cmsis_nn.as_deref(), self.checksums)?;
         if self.cmsis_nn.is_none() {
-            keep_cmsis_nn(&blessed, &mut figures);
+            keep(&blessed, &mut figures, |name| name.contains("cmsis-nn"));
+        }
+        if !self.checksums {
+            keep(&blessed, &mut figures, |name| name.starts_with(CHECKED));
         }
         println!("{}\n{}", document::kernels(&figures), document::tokens(&figures));
         if let Some(path) = &self.json {
@@ -82,17 +93,17 @@ impl Bench {
     }
 }
 
-/// The figures of the C library stay what they were where it is not there.
-fn keep_cmsis_nn(blessed: &Figures, figures: &mut Figures) {
+/// Figures that are measured on request stay what they were where nobody asked.
+fn keep(blessed: &Figures, figures: &mut Figures, is_kept: impl Fn(&str) -> bool) {
     for (core, old) in blessed {
-        let kept = old.iter().filter(|(name, _)| name.contains("cmsis-nn"));
+        let kept = old.iter().filter(|(name, _)| is_kept(name));
         let kept = kept.map(|(name, value)| (name.clone(), *value));
         figures.entry(core.clone()).or_default().extend(kept);
     }
 }
 
 /// Every figure of every board, and those of CMSIS-NN if its sources are given.
-fn measure(cmsis_nn: Option<&Path>) -> anyhow::Result<Figures> {
+fn measure(cmsis_nn: Option<&Path>, checksums: bool) -> anyhow::Result<Figures> {
     let library = cmsis_nn.map(Path::canonicalize).transpose().context("CMSIS-NN is not there")?;
     let mut jobs = Vec::new();
     for name in CORES {
@@ -110,15 +121,16 @@ fn measure(cmsis_nn: Option<&Path>) -> anyhow::Result<Figures> {
             jobs.push((core, core.build_cmsis_nn(library)?, "cmsis-nn".to_owned(), weights));
         }
         for (model, format, image) in images(&core)? {
-            for mode in core.token_modes() {
-                let name = format!("{mode} {model} {format}");
-                jobs.push((core, program.clone(), name, image.clone()));
+            if checksums {
+                let name = format!("{CHECKED}{model} {format}");
+                jobs.push((core, core.build_verifying()?, name, image.clone()));
             }
+            jobs.push((core, program.clone(), format!("{TOKENS}{model} {format}"), image));
         }
     }
     let outputs = job::parallel(&jobs, |(core, program, name, window)| {
-        let mode = name.split(' ').next().unwrap_or_default();
-        let args = if core.token_modes().contains(&mode) { &[mode, TOKENS][..] } else { &[mode] };
+        let is_token = name.starts_with(TOKENS) || name.starts_with(CHECKED);
+        let args = if is_token { &["tokens", COUNT][..] } else { &[name.as_str()] };
         let run = Run { program, args, window: Some(window), count: true };
         core.probe(&run).with_context(|| format!("{name} on {}", core.name))
     })?;
@@ -255,7 +267,7 @@ fn report(figures: &Figures) -> Value {
         .iter()
         .flat_map(|(core, figures)| figures.iter().map(move |figure| (core, figure)))
         .filter_map(|(core, (name, value))| {
-            let (model, weights) = name.strip_prefix("tokens ")?.split_once(' ')?;
+            let (model, weights) = name.strip_prefix(TOKENS)?.split_once(' ')?;
             let core = if core == "rv32imac" { "rv32" } else { core };
             Some(json!({"core": core, "model": model, "weights": weights, "instructions_per_token": value}))
         })

@@ -157,24 +157,29 @@ impl Core {
         self.target.starts_with("thumb")
     }
 
-    /// Whether the modes `functions` and `checked` fit beside the others.
+    /// Whether the mode `functions` fits beside the others.
     pub(crate) fn has_functions(&self) -> bool {
         self.name != "m0"
     }
 
-    /// The modes that count the instructions of tokens: as they are, and with checksums.
-    pub(crate) fn token_modes(&self) -> &'static [&'static str] {
-        if self.has_functions() { &["tokens", "checked"] } else { &["tokens"] }
-    }
-
     /// Builds the probe for the core.
     pub(crate) fn build(&self) -> anyhow::Result<PathBuf> {
-        let mut build = self.building("target");
+        self.build_with("target", &[])
+    }
+
+    /// Builds the probe that compares every block of weights with its checksum.
+    pub(crate) fn build_verifying(&self) -> anyhow::Result<PathBuf> {
+        self.build_with("target/verify", &["--features", "verify"])
+    }
+
+    fn build_with(&self, dir: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
+        let mut build = self.building(dir);
+        build.args(features);
         if !self.has_functions() {
             build.arg("--no-default-features");
         }
         job::run(&mut build)?;
-        Ok(self.program("target"))
+        Ok(self.program(dir))
     }
 
     /// Builds the probe that measures CMSIS-NN, whose sources lie in `library`.

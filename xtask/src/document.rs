@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use anyhow::{Context, ensure};
 
 use crate::{
-    bench::{CORES, Figures, PRODUCTS, quoted},
+    bench::{CHECKED, CORES, Figures, PRODUCTS, TOKENS, quoted},
     root,
 };
 
@@ -81,7 +81,7 @@ fn models(
     cell: impl Fn(&BTreeMap<String, f64>, &str) -> Option<String>,
 ) -> String {
     let names = figures.values().flat_map(|figures| figures.keys());
-    let mut names: Vec<&str> = names.filter_map(|name| name.strip_prefix("tokens ")).collect();
+    let mut names: Vec<&str> = names.filter_map(|name| name.strip_prefix(TOKENS)).collect();
     names.sort_unstable();
     names.dedup();
     let rows = names.into_iter().map(|name| {
@@ -94,15 +94,14 @@ fn models(
 /// Instructions per token.
 pub(crate) fn tokens(figures: &Figures) -> String {
     models(figures, |figures, name| {
-        Some(grouped(figures.get(&format!("tokens {name}"))?.round() as u64))
+        Some(grouped(figures.get(&format!("{TOKENS}{name}"))?.round() as u64))
     })
 }
 
 /// What comparing every block with its checksum adds to a token.
 pub(crate) fn checksums(figures: &Figures) -> String {
     models(figures, |figures, name| {
-        let [plain, checked] =
-            ["tokens", "checked"].map(|mode| figures.get(&format!("{mode} {name}")));
+        let [plain, checked] = [TOKENS, CHECKED].map(|kind| figures.get(&format!("{kind}{name}")));
         Some(format!("{:.1} %", (checked? / plain? - 1.0) * 100.0))
     })
 }

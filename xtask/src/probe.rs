@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct Probe {
     /// m0, m3, m4, m7, m33, rv32imac, rv32imafc; x86-64, avx2, avx512, neon, neon-dotprod, wasm32
     core: String,
-    /// kernels, functions, suite, exactness, tokens or checked, and a count
+    /// kernels, functions, suite, exactness or tokens, and a count
     #[arg(required = true)]
     mode: Vec<String>,
     /// What lies in the flash: an image; the weights of the kernels unless told

@@ -78,12 +78,12 @@ impl Core {
     /// (`cargo xtask size`).
     pub const fn firmware(self) -> u64 {
         match self {
-            Self::M0 => 90_124,
-            Self::M3 => 92_524,
-            Self::M4 | Self::M7 => 84_652,
-            Self::M33 => 85_512,
-            Self::Rv32imc | Self::Rv32imac => 94_602,
-            Self::Rv32imafc => 83_702,
+            Self::M0 => 93_720,
+            Self::M3 => 96_644,
+            Self::M4 | Self::M7 => 89_664,
+            Self::M33 => 90_504,
+            Self::Rv32imc | Self::Rv32imac => 96_654,
+            Self::Rv32imafc => 85_714,
         }
     }
 

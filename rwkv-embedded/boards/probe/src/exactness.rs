@@ -1,5 +1,4 @@
-//! `exactness N`: the bits of N tokens. `tokens N`: what they cost; `checked N`: with the checksum
-//! of every block.
+//! `exactness N`: the bits of N tokens. `tokens N`: what they cost.
 
 use core::fmt::Write;
 
@@ -14,6 +13,9 @@ use crate::{
     platform::Out,
 };
 
+/// Whether blocks of weights are compared with their checksums before they are used.
+const VERIFY: bool = cfg!(feature = "verify");
+
 /// Tokens between two lines of output.
 const STRIDE: u32 = 100;
 
@@ -21,7 +23,7 @@ const STRIDE: u32 = 100;
 /// digest of all that they left behind.
 pub fn run(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
     let mut ready = false;
-    let mut session = Session::<_, false>::new(kernel, memory, &mut ready)?;
+    let mut session = Session::new(kernel, memory, &mut ready)?;
     let mut stream = Digest::default();
     for (index, token) in text().take(count as usize).enumerate() {
         session.step(token % session.header.dims.vocab)?;
@@ -37,15 +39,11 @@ pub fn run(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Fa
 }
 
 /// Lets the model continue its own text for `count` tokens, the likeliest each, and prints what a
-/// token costs on the way to its logits. With `VERIFY`, blocks are compared with their checksums.
-pub fn tokens<const VERIFY: bool>(
-    kernel: impl Kernel,
-    memory: Memory<'_>,
-    count: u32,
-) -> Result<(), Failure> {
+/// token costs on the way to its logits.
+pub fn tokens(kernel: impl Kernel, memory: Memory<'_>, count: u32) -> Result<(), Failure> {
     let counter = Counter::new().ok_or(Failure::NoCounter)?;
     let mut ready = false;
-    let mut session = Session::<_, VERIFY>::new(kernel, memory, &mut ready)?;
+    let mut session = Session::new(kernel, memory, &mut ready)?;
     let (mut token, mut cost) = (u32::from(b'X'), Cost::default());
     for _ in 0..count {
         let (once, result) = counter.once(|| session.step(token));
@@ -61,14 +59,14 @@ pub fn tokens<const VERIFY: bool>(
 }
 
 /// A model with its state and logits.
-struct Session<'a, K, const VERIFY: bool> {
+struct Session<'a, K> {
     header: Header,
     model: Model<'a, InPlace<'a, VERIFY>, K>,
     state: StateView<'a>,
     logits: &'a mut [f32],
 }
 
-impl<'a, K: Kernel, const VERIFY: bool> Session<'a, K, VERIFY> {
+impl<'a, K: Kernel> Session<'a, K> {
     fn new(kernel: K, memory: Memory<'a>, ready: &'a mut bool) -> Result<Self, Failure> {
         let image = Image::open_prefix(memory.window)?;
         let header = *image.header();
@@ -81,7 +79,7 @@ impl<'a, K: Kernel, const VERIFY: bool> Session<'a, K, VERIFY> {
         Ok(Self { header, model, state, logits })
     }
 
-    /// One copy for the modes that differ in nothing: a `microbit` has no flash for two.
+    /// One copy for both modes: a `microbit` has no flash for two.
     #[inline(never)]
     fn step(&mut self, token: u32) -> Result<(), Failure> {
         Ok(self.model.step(self.state.reborrow(), token, &mut *self.logits)?)

@@ -38,14 +38,12 @@ fn run(options: &Options<'_>, memory: Memory<'_>, kernel: impl Kernel) -> Result
     match options.mode {
         #[cfg(feature = "cmsis-nn")]
         Mode::CmsisNn => cmsis_nn::run(memory),
-        #[cfg(feature = "functions")]
-        Mode::Checked => exactness::tokens::<true>(kernel, memory, options.count.unwrap_or(32)),
         Mode::Exactness => exactness::run(kernel, memory, options.count.unwrap_or(2000)),
         #[cfg(feature = "functions")]
         Mode::Functions => functions::run(kernel, memory),
         Mode::Kernels => kernels::run(kernel, memory),
         Mode::Suite => suite::run(kernel, memory, options.count.unwrap_or(200)),
-        Mode::Tokens => exactness::tokens::<false>(kernel, memory, options.count.unwrap_or(32)),
+        Mode::Tokens => exactness::tokens(kernel, memory, options.count.unwrap_or(32)),
     }
 }
 

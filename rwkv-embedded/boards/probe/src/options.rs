@@ -8,9 +8,6 @@ pub enum Mode {
     /// Count the instructions of a C library.
     #[cfg(feature = "cmsis-nn")]
     CmsisNn,
-    /// Count the instructions of tokens whose blocks are compared with their checksums.
-    #[cfg(feature = "functions")]
-    Checked,
     /// Run tokens of an image, print digests.
     Exactness,
     /// Count the instructions of everything else.
@@ -28,8 +25,6 @@ pub enum Mode {
 const MODES: &[(&str, Mode)] = &[
     #[cfg(feature = "cmsis-nn")]
     ("cmsis-nn", Mode::CmsisNn),
-    #[cfg(feature = "functions")]
-    ("checked", Mode::Checked),
     ("exactness", Mode::Exactness),
     #[cfg(feature = "functions")]
     ("functions", Mode::Functions),
