@@ -39,6 +39,12 @@ impl Digest {
         self.add_bits(2 * part + 1, other.1);
     }
 
+    /// Adds what another digest took of other positions.
+    pub fn merge(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
+        self.1 = self.1.wrapping_add(other.1);
+    }
+
     fn add_bits(&mut self, position: u32, bits: u32) {
         let h = mix(bits, position);
         self.0 = self.0.wrapping_add(h);

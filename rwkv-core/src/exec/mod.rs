@@ -14,7 +14,7 @@ mod step;
 mod work;
 
 pub use logits::{Hidden, Logits};
-pub use rows::{Lane, TILE_ROWS};
+pub use rows::{Inputs, Lane, TILE_ROWS, tile_rows_of_many};
 pub use step::{Columns, Step, check, finite};
 pub use work::{Numbered, Part, Work, Written};
 

@@ -135,7 +135,7 @@ impl Lane<'_> {
         (input, arranged): (Span, Option<Arranged>),
         y: &mut [f32],
     ) -> Result<(), Error> {
-        rows_of(kernel, record, (tile, first, rows), (self.get(input)?, arranged), y)
+        tile_rows(kernel, record, (tile, first, rows), (self.get(input)?, arranged), y)
     }
 
     /// All rows of a tile, to where they belong.
@@ -151,7 +151,7 @@ impl Lane<'_> {
         out: Span,
     ) -> Result<(), Error> {
         let [x, y] = self.split([input, out])?;
-        rows_of(kernel, record, (tile, 0, y.len()), (x, arranged), y)
+        tile_rows(kernel, record, (tile, 0, y.len()), (x, arranged), y)
     }
 
     /// `x = f(x)`, element by element.
@@ -360,31 +360,84 @@ impl Lane<'_> {
     }
 }
 
-fn rows_of(
-    kernel: impl Kernel,
+/// Rows `first` and on of a tile of `rows` rows: their words, and the scales of integer formats.
+fn lines<'a>(
     record: &Record,
-    (tile, first, rows): (&[u32], usize, usize),
-    (x, arranged): (&[f32], Option<Arranged>),
-    y: &mut [f32],
-) -> Result<(), Error> {
+    (tile, first, rows): (&'a [u32], usize, usize),
+) -> Result<Lines<'a>, Error> {
     let scales = rows * record.scale_words();
     let (scales, weights) = tile.split_at_checked(scales).ok_or(Error::Internal)?;
     let words = weights.get(first * record.line_words()..).ok_or(Error::Internal)?;
+    Ok(Lines { words, scales: bytemuck::cast_slice(scales.get(first..).unwrap_or_default()) })
+}
+
+/// Rows of a product with floats.
+fn float_rows(
+    kernel: impl Kernel,
+    record: &Record,
+    words: &[u32],
+    x: &[f32],
+    y: &mut [f32],
+) -> Result<(), Error> {
+    let x = x.get(..record.cols as usize).ok_or(Error::Internal)?;
+    match record.format {
+        Format::F16 => kernel.rows_f16(bytemuck::cast_slice(words), x, y),
+        _ => kernel.rows_f32(bytemuck::cast_slice(words), x, y),
+    }
+    Ok(())
+}
+
+fn tile_rows(
+    kernel: impl Kernel,
+    record: &Record,
+    tile: (&[u32], usize, usize),
+    (x, arranged): (&[f32], Option<Arranged>),
+    y: &mut [f32],
+) -> Result<(), Error> {
+    let lines = lines(record, tile)?;
     let Some(arranged) = arranged else {
-        let x = x.get(..record.cols as usize).ok_or(Error::Internal)?;
-        match record.format {
-            Format::F16 => kernel.rows_f16(bytemuck::cast_slice(words), x, y),
-            _ => kernel.rows_f32(bytemuck::cast_slice(words), x, y),
-        }
-        return Ok(());
+        return float_rows(kernel, record, lines.words, x, y);
     };
-    let scales = bytemuck::cast_slice(scales.get(first..).ok_or(Error::Internal)?);
-    let (lines, x) = (Lines { words, scales }, Input { words: bytemuck::cast_slice(x), arranged });
+    let x = Input { words: bytemuck::cast_slice(x), arranged };
     match record.format {
         Format::Int8 => kernel.rows_i8(lines, x, y),
         Format::Int4 => kernel.rows_i4(lines, x, y),
         Format::Int4Lanes => kernel.rows_i4_lanes(lines, x, y),
         Format::F32 | Format::F16 => return Err(Error::Internal),
+    }
+    Ok(())
+}
+
+/// The inputs of many tokens to a product.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Inputs<'a> {
+    /// To a matrix of floats.
+    Floats(&'a [&'a [f32]]),
+    /// Arranged for a matrix of integers.
+    Integers(&'a [Input<'a>]),
+}
+
+/// All rows of a tile for many tokens. `y` holds the rows of a token behind those of the one
+/// before.
+///
+/// # Errors
+/// [`Error::Internal`] if the tile or an input is shorter than the record says.
+pub fn tile_rows_of_many(
+    kernel: impl Kernel,
+    record: &Record,
+    (tile, rows): (&[u32], usize),
+    inputs: Inputs<'_>,
+    y: &mut [f32],
+) -> Result<(), Error> {
+    let lines = lines(record, (tile, 0, rows))?;
+    match inputs {
+        Inputs::Integers(inputs) => kernel.rows_of_many(record.format, lines, inputs, y),
+        Inputs::Floats(inputs) => {
+            for (x, y) in inputs.iter().zip(y.chunks_exact_mut(rows.max(1))) {
+                float_rows(kernel, record, lines.words, x, y)?;
+            }
+        }
     }
     Ok(())
 }

@@ -153,7 +153,7 @@ impl Format {
     }
 
     /// Rows that share their words.
-    pub(crate) const fn interleaved(self) -> usize {
+    pub const fn interleaved(self) -> usize {
         if matches!(self, Self::Int4Lanes) { 2 } else { 1 }
     }
 

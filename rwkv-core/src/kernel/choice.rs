@@ -129,6 +129,14 @@ impl Kernel for Choice {
         each!(self, kernel => kernel.column_i4(line, x, acc, offsets));
     }
 
+    fn rows_of_many(self, format: Format, lines: Lines<'_>, inputs: &[Input<'_>], out: &mut [f32]) {
+        each!(self, kernel => kernel.rows_of_many(format, lines, inputs, out));
+    }
+
+    fn rows_i16(self, w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
+        each!(self, kernel => kernel.rows_i16(w, inputs, out));
+    }
+
     fn wkv5(self, keys: Keys5<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
         each!(self, kernel => kernel.wkv5(keys, v, state, y));
     }

@@ -130,6 +130,16 @@ impl Kernel for Generic {
     }
 }
 
+pub(super) fn rows_i16(w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
+    let rows = out.len().checked_div(inputs.len()).unwrap_or(0).max(1);
+    for (x, out) in inputs.iter().zip(out.chunks_exact_mut(rows)) {
+        for (y, row) in out.iter_mut().zip(w.chunks_exact(x.len().max(1))) {
+            let products = row.iter().zip(*x).map(|(w, x)| i32::from(*w) * i32::from(*x));
+            *y = products.fold(0, i32::wrapping_add);
+        }
+    }
+}
+
 fn elements(x: Input<'_>) -> &[i16] {
     bytemuck::cast_slice(x.words.get(..x.arranged.groups * STRIDE).unwrap_or_default())
 }

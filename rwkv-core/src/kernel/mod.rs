@@ -180,6 +180,28 @@ pub trait Kernel: Copy + Send + Sync {
     /// a line of [`Format::Int4`]. The caller subtracts eight times the offset of a group.
     fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]);
 
+    /// The rows of an integer format for several inputs of one length and one number of bits. `out`
+    /// holds the rows of an input behind those of the input before.
+    #[inline]
+    fn rows_of_many(self, format: Format, lines: Lines<'_>, inputs: &[Input<'_>], out: &mut [f32]) {
+        let rows = out.len().checked_div(inputs.len()).unwrap_or(0).max(1);
+        for (x, out) in inputs.iter().zip(out.chunks_exact_mut(rows)) {
+            match format {
+                Format::Int8 => self.rows_i8(lines, *x, out),
+                Format::Int4 => self.rows_i4(lines, *x, out),
+                Format::Int4Lanes => self.rows_i4_lanes(lines, *x, out),
+                Format::F32 | Format::F16 => {}
+            }
+        }
+    }
+
+    /// `out[t][r] = Σ w[r][i] · x[t][i]` in wrapping `i32`, for inputs of one length. `w` holds as
+    /// many rows as there are outputs of an input: columns that the host has turned to rows.
+    #[inline]
+    fn rows_i16(self, w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
+        generic::rows_i16(w, inputs, out);
+    }
+
     /// The recurrence of versions 5 and 6 for one head. For each value index `j`, over the keys `i`
     /// in natural order and from +0:
     ///

@@ -236,6 +236,59 @@ fn short_slices(kernel: impl Kernel) {
 }
 
 /// Runs the suite over an implementation, or over one that the core may lack: `maybe Kernel::new()`.
+/// Rows for several inputs at once are those for each of them.
+fn several(
+    kernel: impl Kernel,
+    [rows, cols, count]: [usize; 3],
+    bits: u8,
+    mut random: impl FnMut() -> u32,
+) {
+    for format in INTEGERS {
+        let matrix = Matrix::new(format, rows, cols, &mut random);
+        let words = matrix.words();
+        let lines = Lines { words: &words, scales: &matrix.scales };
+        let inputs: Vec<_> = (0..count)
+            .map(|_| {
+                let mut room = vec![0.0; room_words(cols)];
+                room[..cols].fill_with(|| random() as i32 as f32 / 1e9);
+                let arranged = kernel.arrange(format, bits, &mut room, cols).expect("finite");
+                (room, arranged)
+            })
+            .collect();
+        let inputs: Vec<Input<'_>> = inputs
+            .iter()
+            .map(|(room, arranged)| Input {
+                words: bytemuck::cast_slice(room),
+                arranged: *arranged,
+            })
+            .collect();
+        let mut found = vec![f32::NAN; rows * count];
+        kernel.rows_of_many(format, lines, &inputs, &mut found);
+        for (x, found) in inputs.iter().zip(found.chunks(rows)) {
+            let mut expected = vec![0.0; rows];
+            match format {
+                Format::Int8 => kernel.rows_i8(lines, *x, &mut expected),
+                Format::Int4 => kernel.rows_i4(lines, *x, &mut expected),
+                _ => kernel.rows_i4_lanes(lines, *x, &mut expected),
+            }
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(found), bits(&expected));
+        }
+    }
+
+    let mut numbers = |n: usize| -> Vec<i16> { (0..n).map(|_| random() as i16).collect() };
+    let (w, x) = (numbers(rows * cols), numbers(count * cols));
+    let inputs: Vec<&[i16]> = x.chunks(cols).collect();
+    let mut found = vec![i32::MIN; rows * count];
+    kernel.rows_i16(&w, &inputs, &mut found);
+    let product = |(w, x): (&i16, &i16)| i32::from(*w) * i32::from(*x);
+    for (x, found) in inputs.iter().zip(found.chunks(rows)) {
+        for (w, y) in w.chunks(cols).zip(found) {
+            assert_eq!(*y, w.iter().zip(*x).map(product).fold(0, i32::wrapping_add));
+        }
+    }
+}
+
 macro_rules! suite {
     ($name:ident, maybe $kernel:expr) => {
         mod $name {
@@ -276,6 +329,14 @@ macro_rules! suite {
                         let matrix = Matrix::new(format, x.len(), rows, random(seed));
                         integer_columns(kernel, &matrix, &x);
                     }
+                }
+
+                #[test]
+                fn several_inputs(
+                    rows in 1usize..18, cols in 1usize..300, inputs in 1usize..8, wide: bool, seed: u32,
+                ) {
+                    let Some(kernel) = $kernel else { return Ok(()) };
+                    several(kernel, [rows, cols, inputs], if wide { 13 } else { 8 }, random(seed));
                 }
 
                 #[test]

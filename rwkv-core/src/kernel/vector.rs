@@ -206,6 +206,49 @@ pub(super) fn integer_blocks<'a, const LINES: usize, const ROWS: usize>(
     });
 }
 
+/// Every input with its part of the output.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn each<'a>(
+    inputs: &[Input<'a>],
+    out: &mut [f32],
+    rows: impl Fn(Input<'a>, &mut [f32]),
+) {
+    let part = out.len().checked_div(inputs.len()).unwrap_or(0).max(1);
+    inputs.iter().zip(out.chunks_exact_mut(part)).for_each(|(x, out)| rows(*x, out));
+}
+
+/// As [`integer_blocks`], for several inputs: `out` holds the rows of one behind those of another.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn blocks_of_many<'a, const ROWS: usize, const INPUTS: usize>(
+    parts: (usize, usize),
+    lines: Lines<'a>,
+    scales: [f32; INPUTS],
+    out: &mut [f32],
+    sums: impl Fn([Line<'a>; ROWS]) -> [[i32; ROWS]; INPUTS],
+) {
+    let (line, rows) = (parts.0 + parts.1, out.len() / INPUTS);
+    let there = lines.words.len().checked_div(line).unwrap_or(0).min(lines.scales.len()).min(rows);
+    for first in (0..there).step_by(ROWS) {
+        let mut block = [(lines.words, lines.words); ROWS];
+        for (row, place) in (first..).zip(&mut block) {
+            let Some(words) = lines.words.get(row.min(there - 1) * line..) else { return };
+            let Some((head, tail)) = words.split_at_checked(parts.0) else { return };
+            let Some(tail) = tail.get(..parts.1) else { return };
+            *place = (head, tail);
+        }
+        let row_scales: [f32; ROWS] = padded(lines.scales.get(first..).unwrap_or_default());
+        let outputs = out.chunks_exact_mut(rows).zip(sums(block)).zip(scales);
+        for ((out, sums), scale) in outputs {
+            let out = out.get_mut(first..there).unwrap_or_default();
+            for ((y, sum), s) in out.iter_mut().zip(sums).zip(row_scales) {
+                *y = sum as f32 * (scale * s);
+            }
+        }
+    }
+}
+
 /// The first values, with zeros behind them if they are fewer.
 #[inline(always)]
 pub(super) fn padded<T: Copy + Default, const N: usize>(values: &[T]) -> [T; N] {
@@ -216,25 +259,35 @@ pub(super) fn padded<T: Copy + Default, const N: usize>(values: &[T]) -> [T; N] 
     })
 }
 
-/// A column of int4: `nibbles` are the weights of a group, in order.
+/// A column of int4: `add` adds a group of weights, each plus 8, times `sub·x` to its outputs.
 #[inline(always)]
 pub(super) fn column_i4(
     line: &[u32],
     x: i16,
     acc: &mut [i32],
     offsets: &mut [i32],
-    nibbles: impl Fn(&[u32; 4]) -> [u8; GROUP],
+    add: impl Fn(&[u32; 4], i32, &mut [i32; GROUP]),
 ) {
     let groups = acc.len().div_ceil(GROUP);
     let (subs, line) = line.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
     let groups = line.as_chunks::<4>().0.iter().zip(bytemuck::cast_slice::<_, u8>(subs));
     for ((acc, (group, sub)), offset) in acc.chunks_mut(GROUP).zip(groups).zip(offsets) {
         let x = i32::from(x) * i32::from(*sub);
-        let add = |(a, w): (&mut i32, u8)| *a = a.wrapping_add(i32::from(w) * x);
-        match acc.first_chunk_mut::<GROUP>() {
-            Some(acc) => acc.iter_mut().zip(nibbles(group)).for_each(add),
-            None => acc.iter_mut().zip(nibbles(group)).for_each(add),
+        match acc.first_chunk_mut() {
+            Some(acc) => add(group, x, acc),
+            None => {
+                let mut whole = padded(acc);
+                add(group, x, &mut whole);
+                acc.iter_mut().zip(whole).for_each(|(a, sum)| *a = sum);
+            }
         }
         *offset = offset.wrapping_add(x);
     }
+}
+
+/// Adds weights times `x`.
+#[inline(always)]
+pub(super) fn add_nibbles(nibbles: [u8; GROUP], x: i32, acc: &mut [i32; GROUP]) {
+    let add = |(a, w): (&mut i32, u8)| *a = a.wrapping_add(i32::from(w) * x);
+    acc.iter_mut().zip(nibbles).for_each(add);
 }

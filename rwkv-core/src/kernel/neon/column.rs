@@ -40,5 +40,6 @@ fn nibbles(group: &[u32; 4]) -> [u8; GROUP] {
 
 #[target_feature(enable = "neon")]
 pub(super) fn column_i4(line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
-    vector::column_i4(line, x, acc, offsets, |group| nibbles(group));
+    let add = |group: &_, x, acc: &mut _| vector::add_nibbles(nibbles(group), x, acc);
+    vector::column_i4(line, x, acc, offsets, add);
 }

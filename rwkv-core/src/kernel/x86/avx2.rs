@@ -252,3 +252,23 @@ fn rows_of_lanes(a: __m256i, b: __m256i) -> [__m256i; 2] {
     let high = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
     [_mm256_permute4x64_epi64(low, 0b11_01_10_00), _mm256_permute4x64_epi64(high, 0b11_01_10_00)]
 }
+
+#[target_feature(enable = "avx2")]
+pub(super) fn rows_of_many(
+    format: Format,
+    lines: Lines<'_>,
+    inputs: &[Input<'_>],
+    out: &mut [f32],
+) {
+    vector::each(inputs, out, |x, out| match format {
+        Format::Int8 => rows_i8(lines, x, out),
+        Format::Int4 => rows_i4(lines, x, out),
+        Format::Int4Lanes => rows_i4_lanes(lines, x, out),
+        Format::F32 | Format::F16 => {}
+    });
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn rows_i16(w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
+    crate::kernel::generic::rows_i16(w, inputs, out);
+}

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use half::f16;
 
-use super::{float::load_halves, vector};
+use super::{avx2::load_half, float::load_halves, vector};
 use crate::image::GROUP;
 
 #[target_feature(enable = "avx2")]
@@ -38,23 +38,30 @@ pub(super) fn column_i8(line: &[u32], x: i16, acc: &mut [i32]) {
     }
 }
 
-/// The nibbles of a group, in order.
+/// The nibbles of a group, in order, in two halves.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn nibbles(group: &[u32; 4]) -> [u8; GROUP] {
-    // SAFETY: an array of 16 bytes.
-    let group = unsafe { _mm_loadu_si128(group.as_ptr().cast()) };
+pub(super) fn halves(group: &[u32; 4]) -> [__m128i; 2] {
+    let group = load_half(group);
     let mask = _mm_set1_epi8(15);
     let even = _mm_and_si128(group, mask);
     let odd = _mm_and_si128(_mm_srli_epi16(group, 4), mask);
-    let all = _mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd));
+    [_mm_unpacklo_epi8(even, odd), _mm_unpackhi_epi8(even, odd)]
+}
+
+/// The nibbles of a group, in order.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn nibbles(group: &[u32; 4]) -> [u8; GROUP] {
+    let [low, high] = halves(group);
     let mut nibbles = [0; GROUP];
     // SAFETY: an array of 32 bytes.
-    unsafe { _mm256_storeu_si256(nibbles.as_mut_ptr().cast(), all) };
+    unsafe { _mm256_storeu_si256(nibbles.as_mut_ptr().cast(), _mm256_set_m128i(high, low)) };
     nibbles
 }
 
 #[target_feature(enable = "avx2")]
 pub(super) fn column_i4(line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
-    vector::column_i4(line, x, acc, offsets, |group| nibbles(group));
+    let add = |group: &_, x, acc: &mut _| vector::add_nibbles(nibbles(group), x, acc);
+    vector::column_i4(line, x, acc, offsets, add);
 }

@@ -27,7 +27,7 @@ macro_rules! has {
 }
 
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, [$($feature:tt),+], $arrange:path, $i8:path, $i4:path) => {
+    ($(#[$doc:meta])* $name:ident, [$($feature:tt),+], $arrange:path, $i8:path, $i4:path, $many:path, $i16:path, $column8:path, $column4:path) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -97,12 +97,28 @@ macro_rules! kernel {
 
             fn column_i8(self, line: &[u32], x: i16, acc: &mut [i32]) {
                 // SAFETY: see above.
-                unsafe { column::column_i8(line, x, acc) }
+                unsafe { $column8(line, x, acc) }
             }
 
             fn column_i4(self, line: &[u32], x: i16, acc: &mut [i32], offsets: &mut [i32]) {
                 // SAFETY: see above.
-                unsafe { column::column_i4(line, x, acc, offsets) }
+                unsafe { $column4(line, x, acc, offsets) }
+            }
+
+            fn rows_of_many(
+                self,
+                format: Format,
+                lines: Lines<'_>,
+                inputs: &[Input<'_>],
+                out: &mut [f32],
+            ) {
+                // SAFETY: see above.
+                unsafe { $many(format, lines, inputs, out) }
+            }
+
+            fn rows_i16(self, w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
+                // SAFETY: see above.
+                unsafe { $i16(w, inputs, out) }
             }
 
             fn wkv5(self, keys: Keys5<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
@@ -124,7 +140,11 @@ kernel!(
     ["avx2", "f16c"],
     avx2::arrange,
     avx2::rows_i8,
-    avx2::rows_i4
+    avx2::rows_i4,
+    avx2::rows_of_many,
+    avx2::rows_i16,
+    column::column_i8,
+    column::column_i4
 );
 
 kernel!(
@@ -133,5 +153,9 @@ kernel!(
     ["avx2", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni"],
     avx512::arrange,
     avx512::rows_i8,
-    avx512::rows_i4
+    avx512::rows_i4,
+    avx512::rows_of_many,
+    avx512::rows_i16,
+    avx512::column_i8,
+    avx512::column_i4
 );
