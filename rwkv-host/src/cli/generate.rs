@@ -14,7 +14,7 @@ use rwkv_core::{
 use super::{Begun, Sampling, Start, Text};
 use crate::{
     file,
-    prefill::prefill,
+    prefill::{pays_for_one, prefill},
     state::{self, Place},
 };
 
@@ -63,6 +63,7 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     prefill(&image, memory.state(&image)?, &tokens, &mut [sampler.within(banned)])?;
     let read = start.elapsed().as_secs_f64();
 
+    let parallel = pays_for_one(&image);
     let start = Instant::now();
     let (mut state, scratch) = memory.split(&image)?;
     let mut model = Model::new(*image.header(), InPlace::new(image.words()), scratch)?;
@@ -71,7 +72,11 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     while count < args.count {
         if let Some(token) = last {
             sampler.begin();
-            model.step(state.reborrow(), token, sampler.within(banned))?;
+            if parallel {
+                prefill(&image, state.reborrow(), &[token], &mut [sampler.within(banned)])?;
+            } else {
+                model.step(state.reborrow(), token, sampler.within(banned))?;
+            }
         }
         let token = sampler.finish()?;
         count += 1;
@@ -90,13 +95,19 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     text.finish();
     let columns = model.columns();
     let wrote = start.elapsed().as_secs_f64();
+    let live = match columns.all {
+        0 => String::new(),
+        all => format!(
+            "; {:.0} % of the columns of sparse products were needed",
+            100.0 * columns.live as f64 / all as f64
+        ),
+    };
     eprintln!(
-        "prompt: {} tokens, {:.0} tokens/s; generated: {} tokens, {:.0} tokens/s; {:.0} % of the columns of sparse products were needed",
+        "prompt: {} tokens, {:.0} tokens/s; generated: {} tokens, {:.0} tokens/s{live}",
         tokens.len(),
         tokens.len() as f64 / read,
         count,
         count.saturating_sub(1) as f64 / wrote,
-        100.0 * columns.live as f64 / columns.all.max(1) as f64
     );
     if let Some(path) = &args.save_state {
         let read = (tokens.len() + count.saturating_sub(1)) as u64;

@@ -17,6 +17,7 @@ mod tokens;
 use std::{
     fs,
     io::{self, ErrorKind, IsTerminal, StdoutLock, Write, stderr, stdout},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -24,6 +25,7 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rayon::ThreadPoolBuilder;
 use rwkv_core::{Image, tokenizer::Utf8Stream};
 
 use crate::{
@@ -41,6 +43,10 @@ pub use start::{Begun, Start};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Threads that compute on the host; as many as there are cores unless told. No result depends
+    /// on it
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,7 +77,7 @@ enum Command {
     Profile(crate::profile::ProfileArgs),
     /// Say whether a model fits a board, and how fast it can be at most
     Fit(crate::fit::FitArgs),
-    /// Measure how fast a device computes tokens
+    /// Measure how fast a device, or this host, computes tokens
     Bench(crate::bench::BenchArgs),
     /// Choose what of an image lies in memory, where only part of it fits, and write it
     Place(crate::fit::PlaceArgs),
@@ -82,7 +88,14 @@ enum Command {
 /// # Errors
 /// What went wrong, where, and the next step.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {
+    let Some(threads) = cli.threads else { return execute(cli.command) };
+    let pool = ThreadPoolBuilder::new().num_threads(threads.get()).build();
+    pool.with_context(|| format!("cannot start {threads} threads"))?
+        .install(|| execute(cli.command))
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Convert(args) => convert::command(&args),
         Command::Export(args) => export::command(&args),
         Command::Info(args) => info::command(&args),

@@ -1,6 +1,7 @@
 //! A whole prompt at once: the sequence executor.
 
 mod cpu;
+mod turn;
 
 use rwkv_core::{
     Digest, Error, Image, Logits, StateView, exec,
@@ -11,6 +12,15 @@ use rwkv_core::{
 
 /// Tokens that run at once: bounds the scratch of a long prompt.
 const PIECE: usize = 256;
+
+/// Bytes of an image from which on several threads are faster with one token than one is.
+const LARGE: usize = 4 << 20;
+
+/// Whether a single token is faster as a sequence of one, on the threads that there are, than as a
+/// step. The bits are the same.
+pub fn pays_for_one(image: &Image<'_>) -> bool {
+    image.bytes().len() >= LARGE && rayon::current_num_threads() > 1
+}
 
 /// Sees the inputs of every product before they are quantised.
 pub(crate) trait Watch {

@@ -16,6 +16,7 @@ mod models;
 mod placed;
 mod quantised;
 mod sampling;
+mod sequences;
 mod snapshots;
 mod starts;
 mod states;
