@@ -1,15 +1,21 @@
-//! `rwkv bench`: how fast a device computes, without the cost of proof.
+//! `rwkv bench`: how fast a device computes, without the cost of proof, or the host itself.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, num::NonZeroU32, process::ExitCode, time::Instant};
 
 use anyhow::ensure;
-use rwkv_core::Image;
+use rwkv_core::{
+    Image, Model,
+    sampler::{Sampler, SamplerConfig},
+    stream::InPlace,
+};
 use rwkv_embedded::agent::protocol::{Info, SamplerSettings, Tick};
 use serde::Serialize;
 
 use crate::{
     cli,
     device::Device,
+    memory::Memory,
+    prefill::{pays_for_one, prefill},
     validate::{Host, Reference},
 };
 
@@ -19,6 +25,12 @@ pub struct BenchArgs {
     /// What is measured, behind a prompt that is read before the clock runs
     #[command(flatten)]
     pub measured: cli::Measured,
+    /// Measure this host instead of a device: reading the prompt, and writing behind it
+    #[arg(long, conflicts_with_all = ["device", "firmware", "timeout"])]
+    pub host: bool,
+    /// Read N tokens without meaning in place of a prompt, the same ones every time
+    #[arg(long, value_name = "N", requires = "host", conflicts_with_all = ["prompt", "prompt_file"])]
+    pub prompt_tokens: Option<NonZeroU32>,
 }
 
 /// What a device took for some tokens.
@@ -94,6 +106,87 @@ pub fn bench(
     Ok(Speed::new(device.info(), prompt.len(), tokens.len(), ticks))
 }
 
+/// How often the host is measured; the best time counts, since others may use its cores.
+const TRIES: usize = 3;
+
+/// How fast the host reads and writes.
+#[derive(Debug, Clone, Serialize)]
+pub struct HostSpeed {
+    /// Threads.
+    pub threads: usize,
+    /// Tokens that were read.
+    pub prompt: usize,
+    /// Of these, as a sequence.
+    pub prompt_tokens_per_second: f64,
+    /// Tokens that were written behind them, the likeliest each.
+    pub tokens: usize,
+    /// Of these, one after the other.
+    pub tokens_per_second: f64,
+    /// The most memory that the program had, image included, where the system says so.
+    pub peak_bytes: Option<u64>,
+}
+
+/// The most memory that this program ever had at once.
+fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(1024 * kilobytes)
+}
+
+impl fmt::Display for HostSpeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { threads, prompt, prompt_tokens_per_second, tokens, tokens_per_second, .. } =
+            self;
+        writeln!(f, "this host, {threads} threads, best of {TRIES}")?;
+        writeln!(f, "reading: {prompt_tokens_per_second:.1} tokens/s, {prompt} tokens")?;
+        writeln!(f, "writing: {tokens_per_second:.1} tokens/s, {tokens} tokens")?;
+        match self.peak_bytes {
+            Some(bytes) => writeln!(f, "memory: {} at most, image included", cli::bytes(bytes)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Measures this host.
+///
+/// # Errors
+/// If a token cannot be computed.
+pub fn bench_host(image: &Image<'_>, prompt: &[u32], count: u32) -> anyhow::Result<HostSpeed> {
+    let mut best = [f64::INFINITY; 2];
+    let parallel = pays_for_one(image);
+    for _ in 0..TRIES {
+        let mut memory = Memory::new(image);
+        let mut sampler = Sampler::new(SamplerConfig::GREEDY)?;
+        sampler.begin();
+        let start = Instant::now();
+        prefill(image, memory.state(image)?, prompt, &mut [&mut sampler])?;
+        let read = start.elapsed().as_secs_f64();
+        let (mut state, scratch) = memory.split(image)?;
+        let mut model = Model::new(*image.header(), InPlace::new(image.words()), scratch)?;
+        let start = Instant::now();
+        for _ in 0..count {
+            let token = sampler.finish()?;
+            sampler.begin();
+            if parallel {
+                prefill(image, state.reborrow(), &[token], &mut [&mut sampler])?;
+            } else {
+                model.step(state.reborrow(), token, &mut sampler)?;
+            }
+        }
+        let written = start.elapsed().as_secs_f64();
+        best = [best[0].min(read), best[1].min(written)];
+    }
+    Ok(HostSpeed {
+        threads: rayon::current_num_threads(),
+        prompt: prompt.len(),
+        prompt_tokens_per_second: prompt.len() as f64 / best[0],
+        tokens: count as usize,
+        tokens_per_second: f64::from(count) / best[1],
+        peak_bytes: peak_bytes(),
+    })
+}
+
 /// Runs `rwkv bench`.
 ///
 /// # Errors
@@ -101,6 +194,22 @@ pub fn bench(
 pub fn command(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let count = args.measured.tokens;
     ensure!(count > 0, "nothing to measure: give -n at least 1");
+    if args.host {
+        let file = cli::read_image(&args.measured.image)?;
+        let image = file.open_named(&args.measured.image)?;
+        let vocab = image.header().dims.vocab;
+        let prompt = match args.prompt_tokens {
+            Some(tokens) => {
+                (1..=tokens.get()).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect()
+            }
+            None => {
+                let tokenizer = args.measured.tokenizer.open(&image)?;
+                args.measured.prompt.tokens(&image, &tokenizer)?
+            }
+        };
+        args.measured.show(&bench_host(&image, &prompt, count)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let speed = args
         .measured
         .on_device(|device, image, sampler, prompt| bench(device, image, sampler, prompt, count))?;

@@ -12,6 +12,7 @@ mod figures;
 mod formats;
 mod fuzz;
 mod job;
+mod llama;
 mod panics;
 mod probe;
 mod profile;
@@ -57,6 +58,8 @@ enum Job {
     Lint,
     /// Measure models on every emulated board and write the table in the README
     Figures(figures::Figures),
+    /// Measure the host beside llama.cpp, on the same random model
+    Llama(llama::Llama),
     /// Say what an emulated board spends a token of a shipped model on
     Profile(profile::Profile),
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Job::Test => test::run(),
         Job::Lint => test::lint_only(),
         Job::Figures(figures) => figures.run(),
+        Job::Llama(llama) => llama.run(),
         Job::Profile(profile) => profile.run(),
     };
     match result {
