@@ -10,7 +10,7 @@ use cap::Cap;
 use tempfile::NamedTempFile;
 
 pub use checkpoints::{gguf, pickle, rwkv_cpp, safetensors, shards, torch};
-pub use others::{frame, image, recipe, state, tokens, vocabulary};
+pub use others::{frame, image, prompts, recipe, state, tokens, trace, vocabulary};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);

@@ -1,4 +1,4 @@
-//! Images, vocabularies, states, recipes and frames.
+//! Images, vocabularies, states, traces, prompts, recipes and frames.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,8 @@ use rwkv_embedded::agent::{
 };
 use rwkv_host::{
     convert::Folds, export::Export, file::ImageFile, memory::Memory, quantize::Recipe, state,
-    tokenizer::List,
+    prompts, tokenizer::List,
+    trace::{Trace, TraceError},
 };
 use rwkv_tests::{
     damage,
@@ -120,6 +121,35 @@ pub fn state(bytes: &[u8]) {
     let mut memory = Memory::new(&image);
     if state::restore(&image, &mut memory, &bytes).is_ok() {
         let _ = step(&mut memory, &image, &[1]);
+    }
+}
+
+/// A golden trace, its length and its checksum right: whatever is read is written again.
+pub fn trace(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    if let Some(content) = bytes.len().checked_sub(16) {
+        bytes[8..12].copy_from_slice(&(content as u32).to_le_bytes());
+        let (covered, end) = bytes.split_at_mut(content + 12);
+        end.copy_from_slice(&CRC.checksum(covered).to_le_bytes());
+    }
+    match Trace::parse(&bytes) {
+        Ok(trace) => {
+            let again = trace.to_bytes().expect("it is as short");
+            assert_eq!(Trace::parse(&again), Ok(trace));
+        }
+        Err(error) => assert_ne!(error, TraceError::Checksum),
+    }
+}
+
+/// A file of prompts, for a model of bytes.
+pub fn prompts(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(cases) = prompts::parse(text, 256, 64, |text| {
+            Ok(text.iter().map(|byte| u32::from(*byte)).collect())
+        })
+    {
+        let is_usable = |tokens: &[u32]| !tokens.is_empty() && tokens.iter().all(|id| *id < 256);
+        assert!(cases.iter().all(|case| is_usable(&case.tokens)));
     }
 }
 

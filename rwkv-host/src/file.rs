@@ -15,6 +15,8 @@ use rwkv_core::{
 };
 use tempfile::{Builder, NamedTempFile};
 
+use crate::trace;
+
 /// A file that a command reads: what it is, and where.
 pub type Input<'a> = (&'static str, &'a Path);
 
@@ -80,6 +82,11 @@ impl ImageFile {
             Err(ImageError::Magic) if is_state(self.bytes()) => bail!(
                 "{} is a saved state and no image; give the image that it was made with, and this file \
                  with --state to go on from it",
+                path.display()
+            ),
+            Err(ImageError::Magic) if trace::is_trace(self.bytes()) => bail!(
+                "{} is a trace and no image; give the image that it is of, and this file with --golden to \
+                 rwkv validate, or with --check to rwkv trace",
                 path.display()
             ),
             Err(ImageError::Magic) => bail!(

@@ -10,6 +10,8 @@
 //! - [`tokenizer`] reads vocabularies and puts them into images;
 //! - [`device`] talks to a simulated, emulated or real board;
 //! - [`validate`] compares host and device after every token;
+//! - [`trace`] records what an image computes, for later firmware to be checked against;
+//! - [`prompts`] reads the prompts of many runs;
 //! - [`profile`] tells where the time of a token goes;
 //! - [`fit`] says whether a model fits a board, and how fast it can be;
 //! - [`cli`] is the tool `rwkv`.
@@ -28,7 +30,9 @@ pub mod fit;
 pub mod memory;
 pub mod prefill;
 pub mod profile;
+pub mod prompts;
 pub mod quantize;
 pub mod state;
 pub mod tokenizer;
+pub mod trace;
 pub mod validate;

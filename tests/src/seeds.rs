@@ -5,13 +5,15 @@ use std::fs;
 use rwkv_core::{exec::Written, image::SectionKind, sampler::SamplerConfig};
 use rwkv_embedded::agent::{
     frame::encode,
-    protocol::{Depth, MAX_FRAME, Reply, Request},
+    protocol::{Depth, MAX_FRAME, Reply, Request, SamplerSettings},
 };
 use rwkv_host::{
     convert::{Weights, with_section},
     memory::Memory,
+    prompts::Case,
     state::{self, Place},
     tokenizer::List,
+    trace::Trace,
 };
 
 use crate::{
@@ -53,6 +55,8 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("tokens", vec![list("\n"), list("\r\n")]),
         ("vocabulary", vec![vocabulary()]),
         ("state", vec![saved()]),
+        ("trace", vec![golden()]),
+        ("prompts", prompts()),
         ("recipe", recipes()),
         ("frame", frames()),
     ]
@@ -108,6 +112,21 @@ fn saved() -> Vec<u8> {
     step(&mut memory, &image, &[1, 2]).expect("it steps");
     let place = Place { position: 2, pending: Some(3) };
     state::to_bytes(&image, &mut memory, place).expect("it is saved")
+}
+
+fn golden() -> Vec<u8> {
+    let file = random::tiny_image();
+    let image = file.open().expect("it opens");
+    let cases = [Case::numbered(0, vec![1, 2], 2), Case::numbered(1, vec![3], 0)];
+    let banned = [5, 7].into_iter().collect();
+    let sampler = SamplerSettings { config: SamplerConfig::GREEDY, banned };
+    let trace = Trace::record(&image, sampler, &cases, |_| {}).expect("it is traced");
+    trace.to_bytes().expect("it is short")
+}
+
+fn prompts() -> Vec<Vec<u8>> {
+    let text = "\"X:1\"\n{\"prompt\": \"\\u00e9\", \"generate\": 6, \"name\": \"a\"}\n{\"tokens\":[1,2]}\n";
+    vec![text.into()]
 }
 
 fn recipes() -> Vec<Vec<u8>> {

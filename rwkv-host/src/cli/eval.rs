@@ -1,6 +1,6 @@
 //! `rwkv eval`.
 
-use std::{fs, io::Write, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -83,11 +83,5 @@ pub(super) fn command(args: &EvalArgs) -> anyhow::Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    if args.json {
-        let json = serde_json::to_string_pretty(&report)?;
-        super::show(|out| writeln!(out, "{json}"))?;
-    } else {
-        super::show(|out| writeln!(out, "{report}"))?;
-    }
-    Ok(())
+    super::print(&report, args.json)
 }

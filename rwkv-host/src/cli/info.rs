@@ -1,10 +1,8 @@
 //! `rwkv info`.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{fmt, path::PathBuf};
 
+use anyhow::ensure;
 use clap::Args;
 use rwkv_core::{
     Image,
@@ -12,11 +10,14 @@ use rwkv_core::{
 };
 use serde::Serialize;
 
-use crate::fit::{self, Core, Trace};
+use crate::{
+    fit::{self, Core, Trace},
+    trace,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct InfoArgs {
-    /// The image
+    /// The image, or a trace of `rwkv trace`
     image: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -140,10 +141,12 @@ impl Info {
             sections,
         })
     }
+}
 
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let b = super::bytes;
-        writeln!(out, "RWKV-{}, image {}", self.version, self.identity)?;
+        writeln!(f, "RWKV-{}, image {}", self.version, self.identity)?;
         let heads = match self.head_size {
             0 => String::new(),
             n => format!(
@@ -152,33 +155,33 @@ impl Info {
                 self.group_norm_eps
             ),
         };
-        writeln!(out, "  {} layers of {}, ffn {}{heads}", self.layers, self.dim, self.ffn)?;
-        writeln!(out, "  {} tokens ({} tokenizer)", self.vocab, self.tokenizer)?;
+        writeln!(f, "  {} layers of {}, ffn {}{heads}", self.layers, self.dim, self.ffn)?;
+        writeln!(f, "  {} tokens ({} tokenizer)", self.vocab, self.tokenizer)?;
         if self.math != "exact" {
-            writeln!(out, "  gates by {}", self.math)?;
+            writeln!(f, "  gates by {}", self.math)?;
         }
-        writeln!(out, "  {} parameters", self.parameters)?;
+        writeln!(f, "  {} parameters", self.parameters)?;
         if self.start_state_bytes > 0 {
             writeln!(
-                out,
+                f,
                 "  begins at a start state of {}",
                 super::bytes(self.start_state_bytes as u64)
             )?;
         }
-        writeln!(out)?;
-        writeln!(out, "{:>12}  image (flash)", b(self.image_bytes.into()))?;
-        writeln!(out, "{:>12}  state (RAM)", b(self.state_bytes as u64))?;
-        writeln!(out, "{:>12}  scratch (RAM)", b(self.scratch_bytes))?;
-        writeln!(out, "{:>12}  largest block (buffer of a streaming device)", b(self.block_bytes))?;
+        writeln!(f)?;
+        writeln!(f, "{:>12}  image (flash)", b(self.image_bytes.into()))?;
+        writeln!(f, "{:>12}  state (RAM)", b(self.state_bytes as u64))?;
+        writeln!(f, "{:>12}  scratch (RAM)", b(self.scratch_bytes))?;
+        writeln!(f, "{:>12}  largest block (buffer of a streaming device)", b(self.block_bytes))?;
         writeln!(
-            out,
+            f,
             "{:>12}  read per token, plus {} for each of {} columns that is not skipped",
             b(self.fixed_bytes_per_token),
             b(self.column_bytes),
             self.columns
         )?;
-        writeln!(out)?;
-        writeln!(out, "     offset       bytes  section")?;
+        writeln!(f)?;
+        write!(f, "     offset       bytes  section")?;
         for s in &self.sections {
             let mut formats: Vec<&str> = s.records.iter().map(|r| r.format.as_str()).collect();
             formats.sort_unstable();
@@ -189,11 +192,8 @@ impl Info {
                 kind => kind.into(),
             };
             let formats = formats.join(", ");
-            writeln!(
-                out,
-                "{}",
-                format!("{:>11} {:>11}  {name:<11} {formats}", s.offset, s.bytes).trim_end()
-            )?;
+            let line = format!("{:>11} {:>11}  {name:<11} {formats}", s.offset, s.bytes);
+            write!(f, "\n{}", line.trim_end())?;
         }
         Ok(())
     }
@@ -218,16 +218,15 @@ fn macros(image: &Image<'_>) -> String {
 
 pub(super) fn command(args: &InfoArgs) -> anyhow::Result<()> {
     let file = super::read_image(&args.image)?;
+    if trace::is_trace(file.bytes()) {
+        ensure!(!args.c, "{} is a trace: --c is for an image", args.image.display());
+        return super::print(&trace::Trace::read(&args.image)?, args.json);
+    }
     let image = file.open_named(&args.image)?;
     if args.c {
         print!("{}", macros(&image));
         return Ok(());
     }
     let info = Info::of(&image)?;
-    if args.json {
-        let json = serde_json::to_string_pretty(&info)?;
-        super::show(|out| writeln!(out, "{json}"))
-    } else {
-        super::show(|out| info.write(out))
-    }
+    super::print(&info, args.json)
 }

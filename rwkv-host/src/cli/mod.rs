@@ -10,11 +10,13 @@ mod generate;
 mod info;
 mod logits;
 mod prefill;
+mod prompts;
 mod sampling;
 mod start;
 mod tokens;
 
 use std::{
+    fmt::Display,
     fs,
     io::{self, ErrorKind, IsTerminal, StdoutLock, Write, stderr, stdout},
     num::NonZeroUsize,
@@ -27,6 +29,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rayon::ThreadPoolBuilder;
 use rwkv_core::{Image, tokenizer::Utf8Stream};
+use serde::Serialize;
 
 use crate::{
     file::Input,
@@ -34,6 +37,7 @@ use crate::{
 };
 
 pub use device::{Measured, OnDevice};
+pub use prompts::{Prompts, tokens_of};
 pub use sampling::{Order, Sampling};
 pub use start::{Begun, Start};
 
@@ -55,7 +59,7 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Turn an image back into a checkpoint that other runtimes read
     Export(export::ExportArgs),
-    /// Say what an image holds and what it needs
+    /// Say what an image holds and what it needs, or what a trace holds
     Info(info::InfoArgs),
     /// Show how a text is taken apart
     Tokens(tokens::TokensArgs),
@@ -73,6 +77,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Prove that a device computes the same bits as the host
     Validate(crate::validate::ValidateArgs),
+    /// Record what an image computes, as digests that later firmware is checked against
+    Trace(crate::trace::TraceArgs),
     /// Say what a device spends a token on
     Profile(crate::profile::ProfileArgs),
     /// Say whether a model fits a board, and how fast it can be at most
@@ -107,6 +113,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),
         Command::Validate(args) => return crate::validate::command(args),
+        Command::Trace(args) => return crate::trace::command(&args),
         Command::Profile(args) => return crate::profile::command(&args),
         Command::Fit(args) => return crate::fit::command(&args),
         Command::Bench(args) => return crate::bench::command(&args),
@@ -235,6 +242,15 @@ pub fn show(write: impl FnOnce(&mut StdoutLock<'static>) -> io::Result<()>) -> a
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         done => done.context("cannot write to standard output"),
     }
+}
+
+/// Prints what was found: as people read it, or as JSON.
+///
+/// # Errors
+/// Those of the output.
+pub fn print(what: &(impl Display + Serialize), json: bool) -> anyhow::Result<()> {
+    let text = if json { serde_json::to_string_pretty(what)? } else { what.to_string() };
+    show(|out| writeln!(out, "{text}"))
 }
 
 /// Numbers: little-endian f32 in a file, or a line each on standard output.

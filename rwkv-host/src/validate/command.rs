@@ -1,10 +1,10 @@
 //! `rwkv validate`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::ensure;
 
-use super::{Begin, Host, Verdict, bisect::is_written, validate};
+use super::{Begin, Host, bisect::is_written, validate};
 use crate::{
     cli,
     device::{Fault, Flip},
@@ -85,16 +85,6 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
     let verdict = verdict?;
     // The verdict stands, however the device ends.
     let _ = device.halt();
-    show(&verdict, args.json)?;
+    cli::print(&verdict, args.json)?;
     Ok(if verdict.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn show(verdict: &Verdict, json: bool) -> anyhow::Result<()> {
-    if json {
-        let json = serde_json::to_string_pretty(verdict)?;
-        cli::show(|out| writeln!(out, "{json}"))?;
-    } else {
-        cli::show(|out| writeln!(out, "{verdict}"))?;
-    }
-    Ok(())
 }

@@ -8,3 +8,4 @@ mod messages;
 mod sampling;
 mod tokens;
 mod tool;
+mod traces;
