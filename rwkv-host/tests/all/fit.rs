@@ -139,7 +139,7 @@ fn a_placement_spares_its_image_and_leaves_nothing_old() {
 fn firmware_of_a_simulated_device_is_refused() {
     let dir = folder();
     let error = rwkv(dir.path(), &["bench", "x", "--firmware", "f.elf"]).unwrap_err();
-    assert!(error.contains("sim has none"), "{error}");
+    assert!(error.contains("which sim is not"), "{error}");
 }
 
 /// The fields of an object, those of objects in it with a dot.
