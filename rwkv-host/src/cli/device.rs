@@ -2,15 +2,15 @@
 
 use std::{fmt::Display, io::Write, path::PathBuf, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Args;
 use rwkv_core::Image;
-use rwkv_embedded::agent::protocol::SamplerSettings;
+use rwkv_embedded::agent::protocol::{ImageInfo, SamplerSettings};
 use serde::Serialize;
 
 use super::{Prompt, Sampling, TokenizerFile, read_image, show};
 use crate::{
-    device::{Device, DeviceName, DeviceSpec, Fault, Flip, Options},
+    device::{Device, DeviceError, DeviceName, DeviceSpec, Fault, Flip, Options},
     file::Input,
 };
 
@@ -39,6 +39,12 @@ impl OnDevice {
         flip: Option<Flip>,
         fault: Option<Fault>,
     ) -> anyhow::Result<Device> {
+        self.check_firmware()?;
+        let (timeout, firmware) = (self.timeout(), self.firmware.clone());
+        Ok(Device::named(&self.device, image, &Options { timeout, firmware, flip, fault })?)
+    }
+
+    fn check_firmware(&self) -> anyhow::Result<()> {
         ensure!(
             self.firmware.is_none()
                 || !matches!(
@@ -48,9 +54,30 @@ impl OnDevice {
             "--firmware is for an emulated board, which {} is not; give --device, or leave it out",
             self.device
         );
-        let timeout = Duration::from_secs(self.timeout.max(1));
-        let options = Options { timeout, firmware: self.firmware.clone(), flip, fault };
-        Ok(Device::named(&self.device, image, &options)?)
+        Ok(())
+    }
+
+    /// Finds it on a serial port, with an image in its flash that is not at hand.
+    ///
+    /// # Errors
+    /// See [`Device::attached`]; also a device that is on no port, and what a board on the desk
+    /// cannot do.
+    pub fn attach(
+        &self,
+        image: &ImageInfo,
+        flip: Option<Flip>,
+        fault: Option<Fault>,
+    ) -> anyhow::Result<Device> {
+        self.check_firmware()?;
+        let DeviceName::Serial(port) = &self.device else {
+            bail!("{} starts with an image in its flash: give the image, too", self.device)
+        };
+        ensure!(flip.is_none() && fault.is_none(), DeviceError::FlipUnsupported);
+        Ok(Device::attached(port, image, self.timeout())?)
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout.max(1))
     }
 
     /// The file that it reads beside the image.

@@ -112,7 +112,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bake(args) => bake::command(&args),
         Command::Generate(args) => generate::command(&args),
         Command::Eval(args) => eval::command(&args),
-        Command::Validate(args) => return crate::validate::command(args),
+        Command::Validate(args) => return crate::validate::command(&args),
         Command::Trace(args) => return crate::trace::command(&args),
         Command::Profile(args) => return crate::profile::command(&args),
         Command::Fit(args) => return crate::fit::command(&args),

@@ -90,6 +90,9 @@ pub enum DeviceError {
         /// Identity of the image on the host.
         host: u32,
     },
+    /// How large the device's state is, only its image tells.
+    #[error("the state of a device cannot be read without its image; give the image, too")]
+    UnknownState,
     /// The image does not fit the board.
     #[error("the image has {needed} bytes, {board} has room for {room}; choose a smaller format")]
     TooLarge {

@@ -73,8 +73,8 @@ pub struct Looked {
 pub struct Device {
     link: Link,
     info: Info,
-    /// Words of a state of its image.
-    state_words: usize,
+    /// Words of a state of its image, where that is at hand.
+    state_words: Option<usize>,
 }
 
 impl Device {
@@ -107,12 +107,25 @@ impl Device {
                 Err(DeviceError::FlipUnsupported)
             }
             DeviceName::Serial(port) => {
-                let mut link =
-                    Link::new(Box::new(serial::open(port, options.timeout)?), options.timeout)?;
-                link.synchronise()?;
-                Self::over(link, image)
+                let mut device = Self::attached(port, &ImageInfo::of(image), options.timeout)?;
+                device.state_words = Some(image.header().state_words());
+                Ok(device)
             }
         }
+    }
+
+    /// Uses a device on a serial port that has this image in its flash, which need not be at hand.
+    ///
+    /// # Errors
+    /// See [`DeviceError`].
+    pub fn attached(
+        port: &Serial,
+        image: &ImageInfo,
+        timeout: Duration,
+    ) -> Result<Self, DeviceError> {
+        let mut link = Link::new(Box::new(serial::open(port, timeout)?), timeout)?;
+        link.synchronise()?;
+        Self::over(link, image)
     }
 
     /// Starts a device with any bytes in its flash and hands out its line.
@@ -146,10 +159,12 @@ impl Device {
         image: &Image<'_>,
         timeout: Duration,
     ) -> Result<Self, DeviceError> {
-        Self::over(Link::new(transport, timeout)?, image)
+        let mut device = Self::over(Link::new(transport, timeout)?, &ImageInfo::of(image))?;
+        device.state_words = Some(image.header().state_words());
+        Ok(device)
     }
 
-    fn over(mut link: Link, image: &Image<'_>) -> Result<Self, DeviceError> {
+    fn over(mut link: Link, expected: &ImageInfo) -> Result<Self, DeviceError> {
         const AWAITED: &str = "its name";
         link.send(&Request::Info, AWAITED)?;
         let Reply::Info(info) = link.receive(AWAITED)? else {
@@ -160,12 +175,11 @@ impl Device {
             return Err(DeviceError::Protocol { device, host });
         }
         let found = info.image.map_err(DeviceError::NoImage)?;
-        let expected = ImageInfo::of(image);
-        if found != expected {
+        if found != *expected {
             let (device, host) = (found.identity, expected.identity);
             return Err(DeviceError::OtherImage { device, host });
         }
-        Ok(Self { link, info, state_words: image.header().state_words() })
+        Ok(Self { link, info, state_words: None })
     }
 
     /// Who the device is.
@@ -297,18 +311,19 @@ impl Device {
     /// The words of the device's state, in the order of `StateView::words`.
     ///
     /// # Errors
-    /// As [`Device::reset`].
+    /// As [`Device::reset`]; [`DeviceError::UnknownState`] where its image is not at hand.
     pub fn read_state(&mut self) -> Result<Vec<f32>, DeviceError> {
         const AWAITED: &str = "its state";
-        let mut words = Vec::with_capacity(self.state_words);
-        while words.len() < self.state_words {
+        let count = self.state_words.ok_or(DeviceError::UnknownState)?;
+        let mut words = Vec::with_capacity(count);
+        while words.len() < count {
             self.link.send(&Request::ReadState { first: words.len() as u32 }, AWAITED)?;
             match self.link.receive(AWAITED)? {
                 Reply::State(piece) if !piece.is_empty() => words.extend(piece),
                 _ => return Err(DeviceError::OutOfTurn { awaited: AWAITED }),
             }
         }
-        words.truncate(self.state_words);
+        words.truncate(count);
         Ok(words)
     }
 

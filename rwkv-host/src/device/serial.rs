@@ -92,7 +92,8 @@ impl Transport for Open {
 mod tests {
     use std::fs::File;
 
-    use rwkv_core::sampler::SamplerConfig;
+    use rwkv_core::{Image, sampler::SamplerConfig};
+    use rwkv_embedded::agent::protocol::ImageInfo;
     use serialport::TTYPort;
 
     use super::*;
@@ -100,10 +101,12 @@ mod tests {
         convert::Weights,
         device::{Device, DeviceName, Options, sim},
         file::ImageFile,
+        prompts::Case,
+        trace::Trace,
         validate::{
-            Host,
+            Expected, Finding, Host,
             tests::{MODEL, image},
-            validate,
+            validate, validate_all,
         },
     };
 
@@ -122,33 +125,77 @@ mod tests {
     }
 
     /// The agent behind a pseudo-terminal, in the middle of a frame when the host comes.
-    #[test]
-    fn an_agent_on_a_serial_port_is_found_and_agrees() {
-        let Some(file) = image(MODEL, Weights::Int8) else { return };
-        let image = file.open().unwrap();
+    fn on_a_port(image: &Image<'_>, host: impl FnOnce(&Serial)) {
         let (mut agent, mut here) = TTYPort::pair().unwrap();
         agent.set_timeout(Duration::from_secs(60)).unwrap();
         here.write_all(&[3, 1, 2]).unwrap();
-        let name = here.name().unwrap();
+        let port = here.name().unwrap();
         // A port is locked by who has opened it, and hangs up when nobody has.
-        let _open = File::options().read(true).write(true).open(&name).unwrap();
+        let _open = File::options().read(true).write(true).open(&port).unwrap();
         drop(here);
         let flash = ImageFile::new(image.bytes());
         let board = std::thread::spawn(move || {
             sim::serve(&flash, &flash, None, &mut agent);
             agent
         });
-
-        let name: DeviceName = format!("serial:{name}").parse().unwrap();
-        let mut device = Device::named(&name, &image, &Options::default()).unwrap();
-        let mut host = Host::stepwise(&image, SamplerConfig::GREEDY).unwrap();
-        let verdict =
-            validate(&mut device, &mut host, SamplerConfig::GREEDY, &[88, 58, 49], 5, |_| {})
-                .unwrap();
-        assert!(verdict.is_equal(), "{verdict}");
-        device.halt().unwrap();
+        host(&port.parse().unwrap());
         // Until here it holds its end: a board that halts leaves the line as it is.
         drop(board.join().unwrap());
+    }
+
+    #[test]
+    fn an_agent_on_a_serial_port_is_found_and_agrees() {
+        let Some(file) = image(MODEL, Weights::Int8) else { return };
+        let image = file.open().unwrap();
+        on_a_port(&image, |port| {
+            let name = DeviceName::Serial(port.clone());
+            let mut device = Device::named(&name, &image, &Options::default()).unwrap();
+            let mut host = Host::stepwise(&image, SamplerConfig::GREEDY).unwrap();
+            let verdict =
+                validate(&mut device, &mut host, SamplerConfig::GREEDY, &[88, 58, 49], 5, |_| {})
+                    .unwrap();
+            assert!(verdict.is_equal(), "{verdict}");
+            device.halt().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_board_that_is_held_to_a_trace_needs_no_image_here() {
+        let Some(file) = image(MODEL, Weights::Int8) else { return };
+        let image = file.open().unwrap();
+        let cases = [(0, vec![88, 58], 9), (1, vec![49], 0)]
+            .map(|(number, tokens, generate)| Case::numbered(number, tokens, generate));
+        let sampler = SamplerConfig { temperature: 0.8, seed: 2, ..SamplerConfig::GREEDY };
+        let mut trace = Trace::record(&image, sampler.into(), &cases, |_| {}).unwrap();
+        on_a_port(&image, |port| {
+            let wait = Options::default().timeout;
+            let mut device = Device::attached(port, &trace.image, wait).unwrap();
+            let mut held_to = |trace: &Trace| {
+                let expected = Expected::Golden { trace, host: None };
+                validate_all(&mut device, expected, |_| {}).unwrap()
+            };
+            let found = held_to(&trace);
+            assert!(found.is_equal() && found.tokens == 12, "{found}");
+            assert!(found.to_string().contains(", which is not at hand"), "{found}");
+
+            trace.prompts[1].digests[0].1 ^= 1;
+            let found = held_to(&trace);
+            let first = found.first().unwrap();
+            assert_eq!((found.differing, first.name.as_str()), (1, "prompt 2"));
+            assert_eq!(first.verdict.finding, Some(Finding::NoImage));
+            assert!(found.to_string().contains("rwkv validate IMAGE --golden TRACE"), "{found}");
+            let unknown = device.read_state().unwrap_err();
+            assert!(matches!(unknown, DeviceError::UnknownState), "{unknown}");
+            device.halt().unwrap();
+        });
+
+        on_a_port(&image, |port| {
+            let other = ImageInfo { identity: 1, ..trace.image };
+            let error = Device::attached(port, &other, Options::default().timeout).unwrap_err();
+            assert!(matches!(error, DeviceError::OtherImage { host: 1, .. }), "{error}");
+            let name = DeviceName::Serial(port.clone());
+            Device::named(&name, &image, &Options::default()).unwrap().halt().unwrap();
+        });
     }
 
     #[test]

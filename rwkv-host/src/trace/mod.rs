@@ -173,6 +173,16 @@ impl Trace {
         self.prompts.iter().map(|traced| traced.digests.len()).sum()
     }
 
+    /// Its prompts, to be computed again.
+    pub fn cases(&self) -> Vec<Case> {
+        let case = |traced: &Traced| Case {
+            name: traced.name.clone(),
+            tokens: traced.prompt.clone(),
+            generate: traced.generated.len() as u32,
+        };
+        self.prompts.iter().map(case).collect()
+    }
+
     /// Whether it is of this image.
     ///
     /// # Errors

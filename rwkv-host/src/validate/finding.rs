@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rwkv_core::exec::Written;
+use rwkv_core::{Digest, exec::Written};
 use serde::Serialize;
 
 /// Bytes of a page, as flash is commonly erased.
@@ -22,6 +22,13 @@ pub enum Finding {
     },
     /// After equal states and logits, the device chose another token.
     Sampler,
+    /// This host does not compute what is on record either.
+    Record {
+        /// The digest that it finds.
+        digest: Digest,
+    },
+    /// The image is not at hand, and it alone tells which operation is wrong.
+    NoImage,
     /// It could not be found out.
     Unknown {
         /// Why, in words.
@@ -220,6 +227,21 @@ impl fmt::Display for Finding {
                 return writeln!(
                     f,
                     "first wrong   the choice of the token, after equal states and logits: the sampler"
+                );
+            }
+            Self::Record { digest: Digest(a, b) } => {
+                return writeln!(
+                    f,
+                    "first wrong   the trace, or this host, which finds the digest {a:08x}{b:08x}\n\
+                     cause         the trace was recorded by other software than this, or on a \
+                     machine that computes other bits; rwkv trace --check compares all of it"
+                );
+            }
+            Self::NoImage => {
+                return writeln!(
+                    f,
+                    "first wrong   unknown without the image; to learn which operation it is: \
+                     rwkv validate IMAGE --golden TRACE, with the same device"
                 );
             }
             Self::Unknown { error } => return writeln!(f, "first wrong   unknown: {error}"),

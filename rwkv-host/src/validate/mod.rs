@@ -1,5 +1,7 @@
 //! Proves that a device computes the host's bits, or says where it does not.
 //!
+//! What is expected is what the host computes ([`Host`]), or what was recorded ([`Recorded`]).
+//!
 //! Device and host read the same prompt and continue it with the same sampler. After every token the digests of
 //! the whole state and of all logits are compared, and the token that was read. There is no
 //! tolerance: a difference is a fault of the device, its flash or this software. Which one, and in
@@ -8,7 +10,9 @@
 mod bisect;
 mod command;
 mod finding;
+mod recorded;
 mod reference;
+mod validation;
 mod verdict;
 
 #[cfg(test)]
@@ -26,8 +30,10 @@ use thiserror::Error as ThisError;
 pub use bisect::bisect;
 pub use command::{ValidateArgs, command};
 pub use finding::{Cause, Finding, Pattern, Value, Wrong};
-pub use reference::{Host, Reference};
-pub use verdict::{Cost, Difference, Found, Verdict};
+pub use recorded::Recorded;
+pub use reference::{Computing, Host, Reference};
+pub use validation::{Expected, Facts, Named, Single, Validation, validate_all};
+pub use verdict::{Cost, Course, Difference, Found, Verdict};
 
 use crate::device::{Device, DeviceError, Refusal};
 
@@ -85,7 +91,8 @@ impl From<SamplerConfig> for Begin<'_> {
 }
 
 /// Has `device` and `reference` read `prompt` and continue it by `generate` tokens, and compares
-/// them after every token; `progress` hears of each that was compared and equal.
+/// them after every token; `progress` hears of each that was compared and equal. After a difference
+/// it looks for what is wrong.
 ///
 /// # Errors
 /// A difference is a verdict, a device that refuses to compute a token included. An error is
@@ -98,12 +105,26 @@ pub fn validate<'a>(
     generate: usize,
     mut progress: impl FnMut(&Token),
 ) -> Result<Verdict, ValidateError> {
+    let begin = begin.into();
+    let mut verdict = compare(device, reference, &begin, prompt, generate, &mut progress)?;
+    explain(device, reference, &begin, prompt, &mut verdict);
+    Ok(verdict)
+}
+
+/// As [`validate`], but does not look for what is wrong.
+fn compare(
+    device: &mut Device,
+    reference: &mut dyn Reference,
+    begin: &Begin<'_>,
+    prompt: &[u32],
+    generate: usize,
+    progress: &mut impl FnMut(&Token),
+) -> Result<Verdict, ValidateError> {
     let start = Instant::now();
     let mut run = Run::default();
-    let Begin { sampler, state } = begin.into();
     reference.reset();
-    device.reset(sampler)?;
-    if let Some(words) = state {
+    device.reset(begin.sampler.clone())?;
+    if let Some(words) = begin.state {
         reference.restore(words).map_err(|error| ValidateError::Host { index: 0, error })?;
         device.write_state(words)?;
     }
@@ -112,7 +133,7 @@ pub fn validate<'a>(
     }
     for tokens in prompt.chunks(MAX_FEED) {
         let expected = expect(reference, tokens, run.compared)?;
-        run.compare(&expected, &mut progress, |on_token| device.feed(tokens, on_token))?;
+        run.compare(&expected, progress, |on_token| device.feed(tokens, on_token))?;
         if run.difference.is_some() {
             break;
         }
@@ -122,76 +143,103 @@ pub fn validate<'a>(
         let count = PIECE.min(generate - generated.len());
         let mut expected = Vec::with_capacity(count);
         for _ in 0..count {
-            let next = reference.choose().map_err(|error| ValidateError::Sampler {
-                index: run.compared + expected.len(),
-                error,
-            })?;
-            expected.extend(expect(reference, &[next], run.compared + expected.len())?);
+            let index = run.compared + expected.len();
+            let next = reference.choose();
+            let next = next.map_err(|error| ValidateError::Sampler { index, error })?;
+            expected.extend(expect(reference, &[next], index)?);
         }
-        let compared = run.ticks.len();
-        run.compare(&expected, &mut progress, |on_token| device.generate(count as u32, on_token))?;
-        let equal = expected.iter().take(run.ticks.len() - compared);
-        generated.extend(equal.map(|(token, _)| *token));
+        let compared = run.course.ticks.len();
+        run.compare(&expected, progress, |on_token| device.generate(count as u32, on_token))?;
+        let equal = expected.iter().take(run.course.ticks.len() - compared);
+        generated.extend(equal.map(|expected| expected.token));
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let finding = run.difference.as_ref().map(|at| {
-        if !at.is_computed() {
-            return Finding::Sampler;
-        }
-        let before: Vec<u32> = prompt.iter().chain(&generated).copied().take(at.index).collect();
-        find(device, reference, state, &before, at)
-            .unwrap_or_else(|error| Finding::Unknown { error: error.to_string() })
-    });
-    let info = device.info().clone();
+    let tick = device.info().tick;
     Ok(Verdict {
-        image_bytes: reference.image().header().bytes(),
-        finding,
+        finding: None,
         tokens: run.compared,
         prompt_tokens: prompt.len(),
         generated,
         differing_bits: run.difference.as_ref().map_or(0, Difference::bits),
         first_difference: run.difference,
-        instructions_per_token: Cost::instructions(info.tick, &run.ticks),
-        bytes_read_per_token: Cost::bytes(&run.read),
-        simulated_cycles_per_token: Cost::simulated_cycles(info.tick, &run.ticks),
-        seconds,
-        memory: device.memory().ok(),
-        info,
+        instructions_per_token: Cost::instructions(tick, &run.course.ticks),
+        bytes_read_per_token: Cost::bytes(&run.course.read),
+        simulated_cycles_per_token: Cost::simulated_cycles(tick, &run.course.ticks),
+        seconds: start.elapsed().as_secs_f64(),
+        course: run.course,
     })
+}
+
+/// Looks for what is wrong, if anything is.
+fn explain(
+    device: &mut Device,
+    reference: &mut dyn Reference,
+    begin: &Begin<'_>,
+    prompt: &[u32],
+    verdict: &mut Verdict,
+) {
+    let Some(at) = &verdict.first_difference else { return };
+    let read = prompt.iter().chain(&verdict.generated);
+    let before: Vec<u32> = read.copied().take(at.index).collect();
+    let finding = if !at.is_computed() {
+        Finding::Sampler
+    } else if let Some(host) = reference.computing() {
+        let found = find(device, host, begin.state, &before, at);
+        found.unwrap_or_else(|error| Finding::Unknown { error: error.to_string() })
+    } else {
+        Finding::NoImage
+    };
+    verdict.finding = Some(finding);
 }
 
 /// Goes back to the state before a difference, and finds what is wrong there.
 fn find(
     device: &mut Device,
-    reference: &mut dyn Reference,
+    host: &mut dyn Computing,
     state: Option<&[f32]>,
     before: &[u32],
     at: &Difference,
 ) -> Result<Finding, ValidateError> {
     let failed = |error| ValidateError::Host { index: at.index, error };
-    reference.reset();
+    host.reset();
     if let Some(words) = state {
-        reference.restore(words).map_err(failed)?;
+        host.restore(words).map_err(failed)?;
     }
     if !before.is_empty() {
-        reference.feed(before).map_err(failed)?;
+        host.feed(before).map_err(failed)?;
     }
-    let words = reference.state().map_err(failed)?;
-    bisect(device, reference.image(), &words, at.token).map_err(|error| match error {
+    let words = host.state().map_err(failed)?;
+    let computed = host.feed(&[at.token]).map_err(failed)?;
+    if computed != [at.host] {
+        let digest = computed.first().copied().unwrap_or_default();
+        return Ok(Finding::Record { digest });
+    }
+    bisect(device, host.image(), &words, at.token).map_err(|error| match error {
         ValidateError::Host { error, .. } => failed(error),
         error => error,
     })
 }
 
-/// Tokens, and the host's digest of each; `first` is the index of the first of them.
+/// A token, and what it ought to lead to.
+#[derive(Debug, Clone, Copy)]
+struct Expectation {
+    token: u32,
+    digest: Digest,
+    /// That it took to find out.
+    seconds: f32,
+}
+
+/// What `tokens` ought to lead to; `first` is the index of the first of them.
 fn expect(
     reference: &mut dyn Reference,
     tokens: &[u32],
     first: usize,
-) -> Result<Vec<(u32, Digest)>, ValidateError> {
+) -> Result<Vec<Expectation>, ValidateError> {
+    let start = Instant::now();
     let digests = reference.feed(tokens);
     let digests = digests.map_err(|error| ValidateError::Host { index: first, error })?;
-    Ok(tokens.iter().copied().zip(digests).collect())
+    let seconds = start.elapsed().as_secs_f32() / tokens.len() as f32;
+    let pairs = tokens.iter().zip(digests);
+    Ok(pairs.map(|(token, digest)| Expectation { token: *token, digest, seconds }).collect())
 }
 
 /// The comparison so far.
@@ -200,9 +248,7 @@ struct Run {
     /// Tokens that were compared, a differing one included.
     compared: usize,
     /// What the equal ones took.
-    ticks: Vec<u32>,
-    /// And the bytes that were read for them.
-    read: Vec<u32>,
+    course: Course,
     difference: Option<Difference>,
 }
 
@@ -210,7 +256,7 @@ impl Run {
     /// Runs a request and compares its tokens with what is expected, up to the first difference.
     fn compare(
         &mut self,
-        expected: &[(u32, Digest)],
+        expected: &[Expectation],
         progress: &mut impl FnMut(&Token),
         request: impl FnOnce(&mut dyn FnMut(Token)) -> Result<(), DeviceError>,
     ) -> Result<(), ValidateError> {
@@ -219,24 +265,25 @@ impl Run {
             if self.difference.is_some() {
                 return;
             }
-            let Some((token, host)) = expected.next() else { return };
+            let Some(Expectation { token, digest, seconds }) = expected.next() else { return };
             let index = self.compared;
             self.compared += 1;
-            if (found.token, found.digest) == (*token, *host) {
-                self.ticks.push(found.ticks);
-                self.read.push(found.read);
+            if (found.token, found.digest) == (*token, *digest) {
+                self.course.ticks.push(found.ticks);
+                self.course.read.push(found.read);
+                self.course.host.push(*seconds);
                 progress(&found);
             } else {
                 let device = Found::Token(found);
-                self.difference = Some(Difference { index, token: *token, host: *host, device });
+                self.difference = Some(Difference { index, token: *token, host: *digest, device });
             }
         });
         let missing = expected.next().filter(|_| self.difference.is_none());
         match (result, missing) {
             (Ok(()), None) => Ok(()),
             (Ok(()), Some(_)) => Err(DeviceError::OutOfTurn { awaited: "a token" }.into()),
-            (Err(DeviceError::Refused(error @ AgentError::Model(_))), Some((token, host))) => {
-                let (index, token, host) = (self.compared, *token, *host);
+            (Err(DeviceError::Refused(error @ AgentError::Model(_))), Some(expected)) => {
+                let (index, token, host) = (self.compared, expected.token, expected.digest);
                 self.compared += 1;
                 let device = Found::Refused(Refusal(error).to_string());
                 self.difference = Some(Difference { index, token, host, device });

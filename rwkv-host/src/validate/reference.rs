@@ -10,17 +10,8 @@ use rwkv_embedded::agent::protocol::SamplerSettings;
 
 use crate::{memory::Memory, prefill};
 
-/// A way to compute what a device ought to.
+/// What a device ought to compute.
 pub trait Reference {
-    /// The image.
-    fn image(&self) -> &Image<'_>;
-
-    /// The state after the last token, in the order of `StateView::words`.
-    ///
-    /// # Errors
-    /// [`Error::BrokenState`].
-    fn state(&mut self) -> Result<Vec<f32>, Error>;
-
     /// Back to where the image begins.
     fn reset(&mut self);
 
@@ -41,6 +32,21 @@ pub trait Reference {
     /// # Errors
     /// If nothing was read, or the sampler's settings leave nothing to choose.
     fn choose(&mut self) -> Result<u32, SamplerError>;
+
+    /// Who computes it, to look for what is wrong; `None` where it is only on record.
+    fn computing(&mut self) -> Option<&mut dyn Computing>;
+}
+
+/// A way to compute what a device ought to.
+pub trait Computing: Reference {
+    /// The image.
+    fn image(&self) -> &Image<'_>;
+
+    /// The state after the last token, in the order of `StateView::words`.
+    ///
+    /// # Errors
+    /// [`Error::BrokenState`].
+    fn state(&mut self) -> Result<Vec<f32>, Error>;
 }
 
 /// How the host computes.
@@ -122,7 +128,7 @@ impl<'a> Host<'a> {
     }
 }
 
-impl Reference for Host<'_> {
+impl Computing for Host<'_> {
     fn image(&self) -> &Image<'_> {
         self.image
     }
@@ -132,7 +138,9 @@ impl Reference for Host<'_> {
         state.check(self.image.header())?;
         Ok(state.words().concat())
     }
+}
 
+impl Reference for Host<'_> {
     fn reset(&mut self) {
         self.memory.reset(self.image);
         self.sampler.clone_from(&self.start);
@@ -151,5 +159,9 @@ impl Reference for Host<'_> {
 
     fn choose(&mut self) -> Result<u32, SamplerError> {
         self.sampler.finish()
+    }
+
+    fn computing(&mut self) -> Option<&mut dyn Computing> {
+        Some(self)
     }
 }

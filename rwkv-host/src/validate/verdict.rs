@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rwkv_core::Digest;
-use rwkv_embedded::agent::protocol::{Info, Memory, Tick, Token};
+use rwkv_embedded::agent::protocol::{Tick, Token};
 use serde::Serialize;
 
 use super::Finding;
@@ -15,10 +15,6 @@ const DIGEST_BITS: u32 = 64;
 /// What a validation found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
-    /// Who the device is and what it runs.
-    pub info: Info,
-    /// Bytes of the image.
-    pub image_bytes: u32,
     /// Tokens that were compared, prompt included.
     pub tokens: usize,
     /// Tokens of the prompt among them.
@@ -39,8 +35,32 @@ pub struct Verdict {
     pub simulated_cycles_per_token: Option<Cost>,
     /// Seconds that the device took for all tokens.
     pub seconds: f64,
-    /// The device's memory in use, if it could still tell.
-    pub memory: Option<Memory>,
+    /// What each of them took.
+    #[serde(skip)]
+    pub course: Course,
+}
+
+/// What single tokens took, those that are equal, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct Course {
+    /// Ticks of the device.
+    pub ticks: Vec<u32>,
+    /// Bytes that it read for them of a medium.
+    pub read: Vec<u32>,
+    /// Seconds of the host: tokens that it read at once have equal shares.
+    pub host: Vec<f32>,
+}
+
+impl Course {
+    /// One after the other.
+    pub fn joined<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
+        all.into_iter().fold(Self::default(), |mut joined, one| {
+            joined.ticks.extend(&one.ticks);
+            joined.read.extend(&one.read);
+            joined.host.extend(&one.host);
+            joined
+        })
+    }
 }
 
 impl Verdict {
@@ -139,6 +159,25 @@ impl Cost {
     }
 }
 
+/// A line of a table for each of these costs that is known: instructions, bytes of a medium, and
+/// simulated cycles.
+pub(super) fn write_costs(
+    f: &mut fmt::Formatter<'_>,
+    [instructions, read, cycles]: [Option<Cost>; 3],
+) -> fmt::Result {
+    let costs = [
+        ("instructions", instructions, "", ""),
+        ("cycles", cycles, "", ", simulated"),
+        ("medium", read, "bytes read ", ""),
+    ];
+    for (name, cost, what, note) in costs {
+        let Some(cost) = cost else { continue };
+        let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
+        writeln!(f, "{name:<13} {median} {what}per token (median), {mean} (mean){note}")?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { index, token, host, device } = self;
@@ -165,43 +204,14 @@ impl fmt::Display for Difference {
 /// A table; its last line is the verdict in a sentence.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "device        {} ({})", self.info.board, self.info.core)?;
-        if let Ok(image) = &self.info.image {
-            let (major, identity) = (image.version / 10, image.identity);
-            let flash = Grouped(self.image_bytes.into());
-            writeln!(f, "image         {identity:08x}, RWKV-{major}, {flash} bytes of flash")?;
-        }
         writeln!(f, "prompt        {} tokens", self.prompt_tokens)?;
         writeln!(f, "generated     {} tokens", self.generated.len())?;
         let costs = [
-            ("instructions", self.instructions_per_token, ""),
-            ("cycles", self.simulated_cycles_per_token, ", simulated"),
+            self.instructions_per_token,
+            self.bytes_read_per_token,
+            self.simulated_cycles_per_token,
         ];
-        for (name, cost, note) in costs {
-            let Some(cost) = cost else { continue };
-            let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
-            writeln!(f, "{name:<13} {median} per token (median), {mean} (mean){note}")?;
-        }
-        if let Some(cost) = self.bytes_read_per_token {
-            let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
-            writeln!(f, "medium        {median} bytes read per token (median), {mean} (mean)")?;
-        }
-        if let Some(memory) = self.memory {
-            let parts = [
-                ("state", Some(memory.state)),
-                ("scratch", Some(memory.scratch)),
-                ("buffers", Some(memory.buffers).filter(|bytes| *bytes > 0)),
-                ("stack", memory.stack),
-                ("statics", memory.statics),
-                ("heap", Some(memory.heap)),
-                ("firmware in flash", memory.flash),
-            ];
-            let known = parts
-                .into_iter()
-                .filter_map(|(name, bytes)| Some(format!("{name} {}", Grouped(bytes?.into()))));
-            write!(f, "memory        {}", known.collect::<Vec<_>>().join(", "))?;
-            writeln!(f, " bytes")?;
-        }
+        write_costs(f, costs)?;
         writeln!(f, "time          {:.2} s", self.seconds)?;
         if let Some(finding) = &self.finding {
             finding.fmt(f)?;

@@ -172,7 +172,7 @@ fn boards_with_16_kb_write_a_tune() {
         println!("{verdict}\n{written}\n");
         assert!(verdict.is_equal(), "{verdict}");
         assert!(written.contains('|'), "no bar in {written}");
-        has_room(DeviceSpec::Qemu(board), verdict.memory.expect("the board tells its memory"));
+        has_room(DeviceSpec::Qemu(board), device.memory().expect("the board tells its memory"));
         // What `rwkv fit` says of it.
         let cost = verdict.instructions_per_token.expect("the emulator counts").mean as f64;
         let predicted = predicted(board, &image, &prompt);
@@ -228,7 +228,7 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
                 let predicted = predicted(board, &image, &prompt);
                 println!("{predicted:.0} instructions per token predicted\n");
             }
-            let memory = verdict.memory.expect("the board tells its memory");
+            let memory = device.memory().expect("the board tells its memory");
             assert_eq!(memory.heap, 0);
             assert!(memory.stack.is_some_and(|bytes| bytes > 0));
             has_room(spec, memory);

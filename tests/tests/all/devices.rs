@@ -30,7 +30,7 @@ fn prove(
     conversion: &Conversion,
     prompt: &[u32],
     generate: usize,
-) -> Verdict {
+) -> (Device, Verdict) {
     let file = image_with(checkpoint, conversion);
     let image = file.open().expect("it opens");
     let mut device = Device::open(spec, &image, &Options::default()).expect("the device starts");
@@ -40,7 +40,7 @@ fn prove(
         .expect("there is a verdict");
     assert!(verdict.is_equal(), "{spec}, {}: {verdict}", checkpoint.display());
     assert_eq!(verdict.tokens, prompt.len() + generate);
-    verdict
+    (device, verdict)
 }
 
 #[test]
@@ -75,14 +75,15 @@ fn int8_agrees_over_512_tokens_on_every_device() {
         let shared = ["tiny-rwkv-4v0-660K.pth", "tiny-rwkv-7v0-834K.pth"].map(shared);
         let shipped = ["tunes-v4", "tunes-v7"].map(shipped);
         for checkpoint in shared.into_iter().flatten().chain(shipped) {
-            let verdict = prove(spec, &checkpoint, &Conversion::new(Weights::Int8), &prompt, 256);
+            let (mut device, verdict) =
+                prove(spec, &checkpoint, &Conversion::new(Weights::Int8), &prompt, 256);
             println!("{}\n{verdict}\n", checkpoint.display());
             if spec == QEMU {
-                let memory = verdict.memory.expect("the board tells its memory");
+                let memory = device.memory().expect("the board tells its memory");
                 assert_eq!(memory.heap, 0);
                 let figures = [memory.stack, memory.statics, memory.flash];
                 assert!(figures.iter().all(|bytes| bytes.is_some_and(|n| n > 0)));
-                assert!(matches!(verdict.info.tick, Tick::Instructions(_)));
+                assert!(matches!(device.info().tick, Tick::Instructions(_)));
             }
         }
     }
