@@ -60,6 +60,9 @@ pub(crate) const NEWLIB: Tool = Tool {
 /// What the tests need beside the emulators.
 pub(crate) const COMPILERS: [Tool; 4] = [ARM_GCC, NEWLIB, MAKE, COMPILER];
 
+/// The browser that a test opens a report in; without it that test is skipped and says so.
+pub(crate) const BROWSER: Tool = program("chromium", "chromium");
+
 /// Every emulator.
 pub(crate) const EMULATORS: [Tool; 4] = [QEMU_ARM, QEMU_RISCV, QEMU_AARCH64, NODE];
 

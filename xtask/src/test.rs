@@ -148,7 +148,7 @@ fn tools() -> Vec<Step> {
             Ok(())
         })
     };
-    let tools = setup::EMULATORS.into_iter().chain(setup::COMPILERS);
+    let tools = setup::EMULATORS.into_iter().chain(setup::COMPILERS).chain([setup::BROWSER]);
     let mut steps: Vec<Step> = tools.map(there).collect();
     steps.push(step("rp2040js is there", setup::rp2040js));
     steps

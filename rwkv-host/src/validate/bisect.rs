@@ -15,7 +15,7 @@ use rwkv_embedded::agent::protocol::{AgentError, Depth};
 
 use super::{
     ValidateError,
-    finding::{Cause, Finding, PAGE, Pattern, Value, Wrong},
+    finding::{Cause, Compared, Finding, PAGE, Pattern, Value, Wrong},
 };
 use crate::{
     device::{Device, DeviceError, Looked, Refusal},
@@ -41,6 +41,12 @@ struct Operation {
 }
 
 impl Operation {
+    fn name(&self) -> String {
+        let Work { id, part, .. } = self.work;
+        let record = id.map_or_else(String::new, |id| format!(" {id:?}"));
+        format!("{}{record} ({})", operation_name(id, part), part_name(part))
+    }
+
     fn digest(&self) -> Digest {
         let mut digest = Digest::default();
         // What is no number shows in the digest.
@@ -108,11 +114,14 @@ pub fn bisect(
         device.look(token, depth)
     };
 
-    let sections = trace.sections();
+    let layers = image.header().dims.layers;
+    let digests = trace.sections();
     let found = look(Depth::Sections)?.digests;
-    let Some(section) = first_difference(&sections, &found) else {
+    let Some(section) = first_difference(&digests, &found) else {
         return Ok(not_reproduced(device, image));
     };
+    let names = (0..).map(|section| section_name(section, layers));
+    let sections = compared(names, &digests, &found);
     let section = section as u16;
     let operations: Vec<&Operation> = trace.section(section).collect();
     let digests: Vec<Digest> = operations.iter().map(|operation| operation.digest()).collect();
@@ -121,6 +130,8 @@ pub fn bisect(
     else {
         return Ok(not_reproduced(device, image));
     };
+    let names = operations.iter().map(|operation| operation.name());
+    let section_operations = compared(names, &digests, &found);
     let Looked { values, refused, .. } = look(Depth::Values(operation.written))?;
 
     let host = &operation.values;
@@ -142,9 +153,9 @@ pub fn bisect(
         (None, Some(error)) => Cause::Refused { error: error.to_string() },
         _ => Cause::Computation { pattern: Pattern::of(host, &values) },
     });
-    Ok(Finding::Operation(Wrong {
+    Ok(Finding::Operation(Box::new(Wrong {
         written: operation.written,
-        section_name: section_name(section, image.header().dims.layers),
+        section_name: section_name(section, layers),
         operations: operations.len(),
         operation_name: operation_name(id, part),
         record: id.map(|id| format!("{id:?}")),
@@ -154,7 +165,11 @@ pub fn bisect(
         differing: differing.len(),
         first,
         cause,
-    }))
+        sections,
+        section_operations,
+        host: host.clone(),
+        device: values,
+    })))
 }
 
 /// Whether a token of the image writes such a value: what a planted fault may name.
@@ -180,6 +195,19 @@ fn table_entry(image: &Image<'_>, section: u16, id: Id) -> usize {
         (_, Id::DeepEmbed) => 1,
         _ => usize::from(section) + deep,
     }
+}
+
+/// Each of the host's digests beside the device's.
+fn compared(
+    names: impl Iterator<Item = String>,
+    host: &[Digest],
+    device: &[Digest],
+) -> Vec<Compared> {
+    let one = |(index, (name, host)): (usize, (String, &Digest))| {
+        let agrees = device.get(index).map(|device| device == host);
+        Compared { name, agrees }
+    };
+    names.zip(host).enumerate().map(one).collect()
 }
 
 /// The first digest that differs, or that one of them lacks.

@@ -3,13 +3,15 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, ensure};
+use chrono::Utc;
 use rwkv_core::Image;
 use rwkv_embedded::agent::protocol::Token;
 
-use super::{Begin, Expected, Host, Validation, bisect::is_written, validate_all};
+use super::{Begin, Expected, Host, Report, Validation, bisect::is_written, validate_all};
 use crate::{
     cli,
     device::{Device, Fault, Flip},
+    file::{self, Input},
     prompts::Case,
     tokenizer::Tokenizer,
     trace::Trace,
@@ -43,6 +45,9 @@ pub struct ValidateArgs {
         conflicts_with_all = ["state", "Prompt", "Prompts", "TokenizerFile", "Sampling", "tokens"]
     )]
     pub golden: Option<PathBuf>,
+    /// Write what was found as a page of HTML, with pictures
+    #[arg(long, value_name = "OUT.html")]
+    pub report: Option<PathBuf>,
     /// Print the text as the device produces it
     #[arg(long, conflicts_with_all = ["json", "prompts", "golden"])]
     pub stream: bool,
@@ -67,6 +72,9 @@ pub struct ValidateArgs {
 /// # Errors
 /// Whatever leaves no verdict.
 pub fn command(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.report {
+        file::check_output(path, args.inputs())?;
+    }
     let file = match &args.image {
         Some(path) => Some((path, cli::read_image(path)?)),
         None => None,
@@ -82,10 +90,24 @@ pub fn command(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
         Some(single) => cli::print(&single, args.json)?,
         None => cli::print(&found, args.json)?,
     }
+    if let Some(path) = &args.report {
+        let tokenizer = image.as_ref().and_then(|image| args.start.tokenizer.open(image).ok());
+        let (image, tokenizer) = (image.as_ref(), tokenizer.as_ref());
+        let report = Report { found: &found, image, tokenizer, date: Utc::now() };
+        file::write_whole(path, report.to_string().as_bytes())?;
+    }
     Ok(if found.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl ValidateArgs {
+    /// The files that are read.
+    fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
+        let files = self.start.inputs().chain(self.start.state_input());
+        let more = [("image", &self.image), ("trace", &self.golden)];
+        let more = more.into_iter().filter_map(|(what, path)| Some((what, path.as_deref()?)));
+        files.chain(self.prompts.input()).chain(self.at.input()).chain(more)
+    }
+
     fn held_to_host(&self, image: &Image<'_>) -> anyhow::Result<Validation> {
         let tokenizer = self.start.tokenizer.open(image)?;
         let cli::Begun { mut memory, tokens, pending, .. } =

@@ -5,6 +5,8 @@ use std::fmt;
 use rwkv_core::{Digest, exec::Written};
 use serde::Serialize;
 
+use super::verdict::{Row, write_rows};
+
 /// Bytes of a page, as flash is commonly erased.
 pub(super) const PAGE: u32 = 4096;
 
@@ -14,7 +16,7 @@ pub(super) const PAGE: u32 = 4096;
 #[non_exhaustive]
 pub enum Finding {
     /// An operation whose inputs were right writes something else.
-    Operation(Wrong),
+    Operation(Box<Wrong>),
     /// Asked again, from the host's state before the token, the device computes the host's bits.
     NotReproduced {
         /// What is wrong with the device's image, if anything is.
@@ -62,6 +64,25 @@ pub struct Wrong {
     pub first: Option<Value>,
     /// Why.
     pub cause: Cause,
+    /// The digests of the sections, in the order in which they are computed.
+    pub sections: Vec<Compared>,
+    /// And those of the operations of this section.
+    pub section_operations: Vec<Compared>,
+    /// The values that the operation writes on the host.
+    #[serde(skip)]
+    pub host: Vec<f32>,
+    /// Those of the device.
+    #[serde(skip)]
+    pub device: Vec<f32>,
+}
+
+/// A digest that was compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Compared {
+    /// Of what it is.
+    pub name: String,
+    /// Whether it is the host's; `None` if the device failed before.
+    pub agrees: Option<bool>,
 }
 
 /// A value that differs.
@@ -204,64 +225,69 @@ impl fmt::Display for Cause {
     }
 }
 
+impl Finding {
+    /// Names and texts: what is wrong, and the likely cause.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let first = |text: &str| ("first wrong", text.to_owned());
+        let cause = |text: String| ("cause", text);
+        match self {
+            Self::Operation(wrong) => wrong.rows(),
+            Self::NotReproduced { image } => vec![
+                first("nothing, when the token is computed again from the host's state"),
+                cause(image.as_ref().map_or_else(
+                    || {
+                        "memory that was written over before it, or a fault that comes and goes"
+                            .to_owned()
+                    },
+                    ToString::to_string,
+                )),
+            ],
+            Self::Sampler => {
+                vec![first("the choice of the token, after equal states and logits: the sampler")]
+            }
+            Self::Record { digest: Digest(a, b) } => vec![
+                first(&format!("the trace, or this host, which finds the digest {a:08x}{b:08x}")),
+                cause(
+                    "the trace was recorded by other software than this, or on a machine that \
+                     computes other bits; rwkv trace --check compares all of it"
+                        .to_owned(),
+                ),
+            ],
+            Self::NoImage => vec![first(
+                "unknown without the image; to learn which operation it is: \
+                 rwkv validate IMAGE --golden TRACE, with the same device",
+            )],
+            Self::Unknown { error } => vec![first(&format!("unknown: {error}"))],
+        }
+    }
+}
+
+impl Wrong {
+    fn rows(&self) -> Vec<Row> {
+        let Self { written, operations, values, written_values, differing, .. } = self;
+        let record = self.record.as_ref().map_or_else(String::new, |record| format!(" {record}"));
+        let place = format!(
+            "{}, operation {} of {operations}: {}{record} ({}); {differing} of {values} values differ",
+            self.section_name, written.operation, self.operation_name, self.part
+        );
+        let mut rows = vec![("first wrong", place)];
+        match &self.first {
+            Some(Value { index, host, host_bits, device, device_bits }) => rows.extend([
+                ("value", index.to_string()),
+                ("host", format!("{host:e} ({host_bits:08x})")),
+                ("device", format!("{device:e} ({device_bits:08x})")),
+            ]),
+            None => rows.push(("device", format!("failed after {written_values} values"))),
+        }
+        rows.push(("cause", self.cause.to_string()));
+        rows
+    }
+}
+
 /// Lines of a table.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wrong = match self {
-            Self::Operation(wrong) => wrong,
-            Self::NotReproduced { image } => {
-                writeln!(
-                    f,
-                    "first wrong   nothing, when the token is computed again from the host's state"
-                )?;
-                return match image {
-                    Some(cause) => writeln!(f, "cause         {cause}"),
-                    None => writeln!(
-                        f,
-                        "cause         memory that was written over before it, or a fault that comes \
-                         and goes"
-                    ),
-                };
-            }
-            Self::Sampler => {
-                return writeln!(
-                    f,
-                    "first wrong   the choice of the token, after equal states and logits: the sampler"
-                );
-            }
-            Self::Record { digest: Digest(a, b) } => {
-                return writeln!(
-                    f,
-                    "first wrong   the trace, or this host, which finds the digest {a:08x}{b:08x}\n\
-                     cause         the trace was recorded by other software than this, or on a \
-                     machine that computes other bits; rwkv trace --check compares all of it"
-                );
-            }
-            Self::NoImage => {
-                return writeln!(
-                    f,
-                    "first wrong   unknown without the image; to learn which operation it is: \
-                     rwkv validate IMAGE --golden TRACE, with the same device"
-                );
-            }
-            Self::Unknown { error } => return writeln!(f, "first wrong   unknown: {error}"),
-        };
-        let Wrong { written, operations, values, written_values, differing, .. } = wrong;
-        write!(f, "first wrong   {}, operation {} ", wrong.section_name, written.operation)?;
-        write!(f, "of {operations}: {}", wrong.operation_name)?;
-        if let Some(record) = &wrong.record {
-            write!(f, " {record}")?;
-        }
-        writeln!(f, " ({}); {differing} of {values} values differ", wrong.part)?;
-        match &wrong.first {
-            Some(Value { index, host, host_bits, device, device_bits }) => {
-                writeln!(f, "value         {index}")?;
-                writeln!(f, "host          {host:e} ({host_bits:08x})")?;
-                writeln!(f, "device        {device:e} ({device_bits:08x})")?;
-            }
-            None => writeln!(f, "device        failed after {written_values} values")?,
-        }
-        writeln!(f, "cause         {}", wrong.cause)
+        write_rows(f, &self.rows())
     }
 }
 

@@ -12,6 +12,7 @@ mod command;
 mod finding;
 mod recorded;
 mod reference;
+mod report;
 mod validation;
 mod verdict;
 
@@ -29,9 +30,10 @@ use thiserror::Error as ThisError;
 
 pub use bisect::bisect;
 pub use command::{ValidateArgs, command};
-pub use finding::{Cause, Finding, Pattern, Value, Wrong};
+pub use finding::{Cause, Compared, Finding, Pattern, Value, Wrong};
 pub use recorded::Recorded;
 pub use reference::{Computing, Host, Reference};
+pub use report::Report;
 pub use validation::{Expected, Facts, Named, Single, Validation, validate_all};
 pub use verdict::{Cost, Course, Difference, Found, Verdict};
 
@@ -157,6 +159,7 @@ fn compare(
     Ok(Verdict {
         finding: None,
         tokens: run.compared,
+        asked: prompt.len() + generate,
         prompt_tokens: prompt.len(),
         generated,
         differing_bits: run.difference.as_ref().map_or(0, Difference::bits),

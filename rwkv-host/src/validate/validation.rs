@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     Begin, Computing, Cost, Course, Host, Recorded, Reference, Verdict, compare, explain,
-    verdict::write_costs,
+    verdict::{Row, cost_rows, write_rows},
 };
 use crate::{cli::Grouped, device::Device, prompts::Case, trace::Trace};
 
@@ -92,6 +92,9 @@ pub struct Facts {
 pub struct Named {
     /// Its name.
     pub name: String,
+    /// Its tokens.
+    #[serde(skip)]
+    pub prompt: Vec<u32>,
     /// What was found.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -149,6 +152,20 @@ impl Validation {
         }
     }
 
+    /// What the device was held to, in words.
+    pub(super) const fn measure(&self) -> &'static str {
+        if self.golden { "a golden trace" } else { "what this host computes" }
+    }
+
+    /// What a token cost, as far as it is known.
+    pub(super) fn cost_rows(&self) -> Vec<Row> {
+        cost_rows([
+            self.instructions_per_token,
+            self.bytes_read_per_token,
+            self.simulated_cycles_per_token,
+        ])
+    }
+
     /// Whether the device computed the bits that were expected.
     pub const fn is_equal(&self) -> bool {
         self.differing == 0
@@ -185,25 +202,26 @@ pub fn validate_all(
         let is_first = prompts.iter().all(|named| named.verdict.is_equal());
         let verdict = expected.compare(device, number, &case, is_first, &mut progress);
         let verdict = verdict.with_context(|| format!("there is no verdict on {}", case.name))?;
-        prompts.push(Named { name: case.name, verdict });
+        prompts.push(Named { name: case.name, prompt: case.tokens, verdict });
     }
     let (info, memory) = (device.info().clone(), device.memory().ok());
     let golden = matches!(expected, Expected::Golden { .. });
     Ok(Validation::new(Facts { info, image_bytes, memory }, golden, prompts))
 }
 
-/// Lines of a table.
-impl fmt::Display for Facts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "device        {} ({})", self.info.board, self.info.core)?;
+impl Facts {
+    /// Names and texts.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let mut rows = vec![("device", format!("{} ({})", self.info.board, self.info.core))];
         if let Ok(image) = &self.info.image {
-            write!(f, "image         {:08x}, RWKV-{}", image.identity, image.version / 10)?;
-            match self.image_bytes {
-                Some(bytes) => writeln!(f, ", {} bytes of flash", Grouped(bytes.into()))?,
-                None => writeln!(f, ", which is not at hand")?,
-            }
+            let size = match self.image_bytes {
+                Some(bytes) => format!("{} bytes of flash", Grouped(bytes.into())),
+                None => "which is not at hand".to_owned(),
+            };
+            let (identity, major) = (image.identity, image.version / 10);
+            rows.push(("image", format!("{identity:08x}, RWKV-{major}, {size}")));
         }
-        let Some(memory) = self.memory else { return Ok(()) };
+        let Some(memory) = self.memory else { return rows };
         let parts = [
             ("state", Some(memory.state)),
             ("scratch", Some(memory.scratch)),
@@ -216,7 +234,15 @@ impl fmt::Display for Facts {
         let known = parts
             .into_iter()
             .filter_map(|(name, bytes)| Some(format!("{name} {}", Grouped(bytes?.into()))));
-        writeln!(f, "memory        {} bytes", known.collect::<Vec<_>>().join(", "))
+        rows.push(("memory", format!("{} bytes", known.collect::<Vec<_>>().join(", "))));
+        rows
+    }
+}
+
+/// Lines of a table.
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_rows(f, &self.rows())
     }
 }
 
@@ -231,18 +257,12 @@ impl fmt::Display for Single<'_> {
 impl fmt::Display for Validation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.facts.fmt(f)?;
-        let measure = if self.golden { "a golden trace" } else { "what this host computes" };
-        writeln!(f, "held to       {measure}")?;
-        let costs = [
-            self.instructions_per_token,
-            self.bytes_read_per_token,
-            self.simulated_cycles_per_token,
-        ];
-        write_costs(f, costs)?;
+        writeln!(f, "held to       {}", self.measure())?;
+        write_rows(f, &self.cost_rows())?;
         writeln!(f, "time          {:.2} s", self.seconds)?;
         writeln!(f)?;
         writeln!(f, "    prompt  generated  verdict            name")?;
-        for Named { name, verdict } in &self.prompts {
+        for Named { name, verdict, .. } in &self.prompts {
             let (prompt, generated) = (verdict.prompt_tokens, verdict.generated.len());
             let verdict = match &verdict.first_difference {
                 None => "equal".to_owned(),
@@ -252,7 +272,7 @@ impl fmt::Display for Validation {
         }
         writeln!(f)?;
         let (tokens, count) = (Grouped(self.tokens as u64), self.prompts.len());
-        let Some(Named { name, verdict }) = self.first() else {
+        let Some(Named { name, verdict, .. }) = self.first() else {
             return write!(f, "{tokens} tokens, prompts: {count}, 0 differing bits");
         };
         if let Some(finding) = &verdict.finding {

@@ -17,6 +17,8 @@ const DIGEST_BITS: u32 = 64;
 pub struct Verdict {
     /// Tokens that were compared, prompt included.
     pub tokens: usize,
+    /// Tokens that were to be compared.
+    pub asked: usize,
     /// Tokens of the prompt among them.
     pub prompt_tokens: usize,
     /// The tokens that the device generated.
@@ -159,23 +161,26 @@ impl Cost {
     }
 }
 
-/// A line of a table for each of these costs that is known: instructions, bytes of a medium, and
-/// simulated cycles.
-pub(super) fn write_costs(
-    f: &mut fmt::Formatter<'_>,
-    [instructions, read, cycles]: [Option<Cost>; 3],
-) -> fmt::Result {
+/// A name, and what is said of it.
+pub(super) type Row = (&'static str, String);
+
+/// Lines of a table.
+pub(super) fn write_rows(f: &mut fmt::Formatter<'_>, rows: &[Row]) -> fmt::Result {
+    rows.iter().try_for_each(|(name, text)| writeln!(f, "{name:<13} {text}"))
+}
+
+/// Those of these costs that are known: instructions, bytes of a medium, and simulated cycles.
+pub(super) fn cost_rows([instructions, read, cycles]: [Option<Cost>; 3]) -> Vec<Row> {
     let costs = [
         ("instructions", instructions, "", ""),
         ("cycles", cycles, "", ", simulated"),
         ("medium", read, "bytes read ", ""),
     ];
-    for (name, cost, what, note) in costs {
-        let Some(cost) = cost else { continue };
-        let (median, mean) = (Grouped(cost.median), Grouped(cost.mean));
-        writeln!(f, "{name:<13} {median} {what}per token (median), {mean} (mean){note}")?;
-    }
-    Ok(())
+    let row = |(name, cost, what, note): (_, Option<Cost>, _, _)| {
+        let (median, mean) = (Grouped(cost?.median), Grouped(cost?.mean));
+        Some((name, format!("{median} {what}per token (median), {mean} (mean){note}")))
+    };
+    costs.into_iter().filter_map(row).collect()
 }
 
 impl fmt::Display for Difference {
@@ -211,7 +216,7 @@ impl fmt::Display for Verdict {
             self.bytes_read_per_token,
             self.simulated_cycles_per_token,
         ];
-        write_costs(f, costs)?;
+        write_rows(f, &cost_rows(costs))?;
         writeln!(f, "time          {:.2} s", self.seconds)?;
         if let Some(finding) = &self.finding {
             finding.fmt(f)?;

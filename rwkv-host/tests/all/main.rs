@@ -5,6 +5,7 @@ mod files;
 mod fit;
 mod hidden;
 mod messages;
+mod report;
 mod sampling;
 mod tokens;
 mod tool;

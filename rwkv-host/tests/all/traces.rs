@@ -93,6 +93,10 @@ fn a_device_is_compared_over_many_prompts() {
     assert_eq!(json["prompts"][1]["name"], "a <name>");
     assert_eq!(json["info"]["board"], "sim");
 
+    // From a saved state on, whose last token is pending.
+    let text = rwkv(dir, &[&many[..], &["--state", "s"]].concat()).unwrap();
+    assert!(text.ends_with("28 tokens, prompts: 3, 0 differing bits\n"), "{text}");
+
     // After a difference the next prompt follows, and the first is looked into.
     let fault = [&many[..], &["--sim-fault", "75@2:8:13:20"]].concat();
     let (text, _) = verdict(dir, &fault);
@@ -146,8 +150,10 @@ fn a_wrong_trace_is_not_blamed_on_the_device() {
     let mut trace = Trace::read(&dir.join("t")).unwrap();
     trace.prompts[0].digests[4].0 ^= 1;
     trace.write(&dir.join("t")).unwrap();
-    let (text, code) = verdict(dir, &["validate", "x", "--golden", "t"]);
+    let (text, code) = verdict(dir, &["validate", "x", "--golden", "t", "--report", "r.html"]);
     assert_eq!(code, Some(1));
+    let page = fs::read_to_string(dir.join("r.html")).unwrap();
+    assert!(page.contains("The trace is in doubt") && !page.contains("The device differs"));
     assert!(
         text.contains("first wrong   the trace, or this host, which finds the digest"),
         "{text}"

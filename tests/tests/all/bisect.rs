@@ -151,7 +151,7 @@ fn planted_faults_of_the_core_are_named() {
             }
         };
         let Finding::Operation(wrong) = finding else { panic!("{fault:?}: {finding:?}") };
-        let Wrong { first: Some(value), cause, .. } = &wrong else {
+        let Wrong { first: Some(value), cause, .. } = &*wrong else {
             panic!("{fault:?}: {wrong:?}")
         };
         assert_eq!((wrong.written, value.index), (written, element as usize), "{fault:?}");
