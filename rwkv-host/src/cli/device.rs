@@ -17,7 +17,7 @@ use crate::{
 /// Options of every command with a device.
 #[derive(Debug, Clone, Args)]
 pub struct OnDevice {
-    /// The device: sim, rp2040js, an emulated board such as qemu:mps2-an386, or serial:PORT[@BAUD]
+    /// The device: sim, rp2040js, an emulated board such as qemu:mps2-an386, or `serial:PORT[@BAUD]`
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: DeviceName,
     /// Firmware of an emulated board; without it, the project's is built
