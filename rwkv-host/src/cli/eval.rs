@@ -9,7 +9,7 @@ use rwkv_core::Image;
 use crate::{
     checkpoint::Checkpoint,
     convert::{self, Folds, Weights, convert},
-    eval::{By, Options, evaluate},
+    eval::{By, Options, Report, Which, evaluate, merge},
     file::ImageFile,
     tokenizer::Tokenizer,
 };
@@ -19,10 +19,11 @@ use super::TokenizerFile;
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
     /// The image
-    image: PathBuf,
+    #[arg(required_unless_present = "merge")]
+    image: Option<PathBuf>,
     /// The text to predict, raw bytes; read from an empty state
-    #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "merge")]
+    text: Option<PathBuf>,
     #[command(flatten)]
     tokenizer: TokenizerFile,
     /// The checkpoint that the image was made from, to compare with in f32
@@ -37,6 +38,18 @@ pub(super) struct EvalArgs {
     /// Tokens from the start of the text over which these costs are measured, at most
     #[arg(long, value_name = "N", default_value_t = Options::default().part_tokens, requires = "reference")]
     part_tokens: usize,
+    /// Only a shard of the text, such as 2/8 for the second of eight; each begins where the image
+    /// does
+    #[arg(long, value_name = "INDEX/COUNT")]
+    shard: Option<Which>,
+    /// Put the reports of all shards, which --json printed, together
+    #[arg(
+        long,
+        value_name = "FILE.json",
+        num_args = 1..,
+        conflicts_with_all = ["image", "text", "reference", "tokens", "shard", "tokenizer"]
+    )]
+    merge: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -44,8 +57,9 @@ pub(super) struct EvalArgs {
 
 impl EvalArgs {
     fn tokens(&self, image: &Image<'_>, tokenizer: &Tokenizer<'_>) -> anyhow::Result<Vec<u32>> {
-        let path = self.text.display();
-        let text = fs::read(&self.text).with_context(|| format!("cannot read text {path}"))?;
+        let path = self.text.as_deref().context("there is no text: give --text")?;
+        let text =
+            fs::read(path).with_context(|| format!("cannot read text {}", path.display()))?;
         let mut tokens = super::tokens(&text, image, tokenizer)?;
         tokens.truncate(self.tokens.map_or(usize::MAX, |n| n as usize));
         Ok(tokens)
@@ -68,15 +82,31 @@ impl EvalArgs {
     }
 }
 
+/// The reports of shards as one.
+fn merged(paths: &[PathBuf]) -> anyhow::Result<Report> {
+    let report = |path: &PathBuf| {
+        let shown = path.display();
+        let text = fs::read(path).with_context(|| format!("cannot read {shown}"))?;
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{shown} is not what rwkv eval --shard --json prints"))
+    };
+    let reports = paths.iter().map(report).collect::<anyhow::Result<Vec<Report>>>()?;
+    Ok(merge(&reports)?)
+}
+
 pub(super) fn command(args: &EvalArgs) -> anyhow::Result<()> {
-    let file = super::read_image(&args.image)?;
-    let image = file.open_named(&args.image)?;
+    if !args.merge.is_empty() {
+        return super::print(&merged(&args.merge)?, args.json);
+    }
+    let path = args.image.as_deref().context("there is no image: give its file")?;
+    let file = super::read_image(path)?;
+    let image = file.open_named(path)?;
     let tokenizer = args.tokenizer.open(&image)?;
     let tokens = args.tokens(&image, &tokenizer)?;
     let reference = args.reference(&image)?;
     let reference = reference.as_ref().map(ImageFile::open).transpose()?;
     let (by, part_tokens) = (args.by, args.part_tokens);
-    let options = Options { tokenizer: Some(&tokenizer), by, part_tokens };
+    let options = Options { tokenizer: Some(&tokenizer), by, part_tokens, shard: args.shard };
     let bar = super::progress(0, "reading");
     let report = evaluate(&image, reference.as_ref(), &tokens, &options, |done, total| {
         bar.set_length(total as u64);

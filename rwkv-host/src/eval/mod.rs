@@ -10,6 +10,7 @@
 
 mod distribution;
 mod report;
+mod shard;
 mod splice;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use rwkv_core::{Error, Header, Image, ImageError, exec::record::Request, image::
 use thiserror::Error;
 
 pub use report::{Comparison, Part, Peak, Report, Score};
+pub use shard::{MergeError, NotAShard, Shard, Which, merge};
 
 use crate::{
     convert::{self, ConvertError},
@@ -48,11 +50,13 @@ pub struct Options<'a> {
     pub by: By,
     /// Tokens from the start of the text that they are measured over, at most.
     pub part_tokens: usize,
+    /// Only a shard of the text.
+    pub shard: Option<Which>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { tokenizer: None, by: By::Layer, part_tokens: 4096 }
+        Self { tokenizer: None, by: By::Layer, part_tokens: 4096, shard: None }
     }
 }
 
@@ -104,6 +108,25 @@ pub fn evaluate(
     reference: Option<&Image<'_>>,
     tokens: &[u32],
     options: &Options<'_>,
+    progress: impl FnMut(usize, usize),
+) -> Result<Report, EvalError> {
+    let Some(which) = options.shard else {
+        return whole(image, reference, tokens, options, progress);
+    };
+    let (shard, tokens) = which.of(tokens, image, reference);
+    let mut report = whole(image, reference, tokens, options, progress)?;
+    if let Some(reference) = &mut report.reference {
+        reference.largest_kl.token += shard.first_token;
+    }
+    report.shard = Some(shard);
+    Ok(report)
+}
+
+fn whole(
+    image: &Image<'_>,
+    reference: Option<&Image<'_>>,
+    tokens: &[u32],
+    options: &Options<'_>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Report, EvalError> {
     if tokens.len() < 2 {
@@ -145,7 +168,9 @@ fn compare(
     let vocab = image.header().dims.vocab as usize;
     let count = tokens.len() - 1;
     let part_count = options.part_tokens.clamp(1, (LOGITS / vocab).max(1)).min(count);
-    let parts = parts(image, options.by)?;
+    // What storing a part costs is told of the start of the text.
+    let is_first = options.shard.is_none_or(|shard| shard.index == 1);
+    let parts = if is_first { parts(image, options.by)? } else { Vec::new() };
     let total = count + parts.len() * part_count;
 
     let (mut ours, mut theirs) = (Reader::new(image), Reader::new(reference));

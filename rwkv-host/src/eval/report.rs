@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Divergence;
+use super::{Divergence, Shard};
 
 /// Characters of the longest bar.
 const BAR: f64 = 32.0;
@@ -12,8 +12,11 @@ const BAR: f64 = 32.0;
 const CONTEXT: usize = 24;
 
 /// How an image predicts a text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// Which part of the text it was, if not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     /// Tokens that were predicted: all but the first.
     pub tokens: usize,
     /// Their bytes.
@@ -26,8 +29,10 @@ pub struct Report {
 }
 
 /// How well a text was predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Score {
+    /// Bits that the text would take, coded by this model.
+    pub bits: f64,
     /// Bits that the text would take, coded by this model, for each of its bytes.
     pub bits_per_byte: f64,
     /// Two to the bits per token.
@@ -35,16 +40,20 @@ pub struct Score {
 }
 
 /// An image beside its reference, which reads the same text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The reference's score.
     #[serde(flatten)]
     pub score: Score,
-    /// Kullback-Leibler divergence of the image's predictions from the reference's, mean.
+    /// Kullback-Leibler divergence of the image's predictions from the reference's, over all tokens.
+    pub kl_bits: f64,
+    /// Its mean.
     pub kl_bits_per_token: f64,
     /// Where it is largest.
     pub largest_kl: Peak,
-    /// How often both have the same most likely token, 1 for always.
+    /// Tokens after which both have the same most likely one.
+    pub top1_tokens: usize,
+    /// How often that is, 1 for always.
     pub top1_agreement: f64,
     /// What each part costs: the divergence of the reference with this part as the image has it.
     pub parts: Vec<Part>,
@@ -55,7 +64,7 @@ pub struct Comparison {
 }
 
 /// The prediction that differs most.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Peak {
     /// The divergence there.
     pub bits: f64,
@@ -66,7 +75,7 @@ pub struct Peak {
 }
 
 /// What storing a part of a model costs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// A layer, the embedding, the head, or the name of a tensor.
     pub name: String,
@@ -75,8 +84,9 @@ pub struct Part {
 }
 
 impl Score {
-    fn new(bits: f64, tokens: usize, bytes: usize) -> Self {
-        Self { bits_per_byte: bits / bytes as f64, perplexity: (bits / tokens as f64).exp2() }
+    pub(super) fn new(bits: f64, tokens: usize, bytes: usize) -> Self {
+        let (bits_per_byte, perplexity) = (bits / bytes as f64, (bits / tokens as f64).exp2());
+        Self { bits, bits_per_byte, perplexity }
     }
 }
 
@@ -85,7 +95,7 @@ impl Report {
     pub(super) fn new(text: &[Vec<u8>], bits: &[f64]) -> Self {
         let bytes = text[1..].concat().len();
         let score = Score::new(bits.iter().sum(), bits.len(), bytes);
-        Self { tokens: bits.len(), bytes, score, reference: None }
+        Self { shard: None, tokens: bits.len(), bytes, score, reference: None }
     }
 }
 
@@ -98,9 +108,8 @@ impl Comparison {
         part_tokens: usize,
     ) -> Self {
         let bits = found.iter().map(|(bits, _)| bits).sum();
-        let mean = |value: fn(&Divergence) -> f64| {
-            found.iter().map(|(_, d)| value(d)).sum::<f64>() / found.len() as f64
-        };
+        let kl_bits = found.iter().map(|(_, d)| d.kl).sum::<f64>();
+        let top1_tokens = found.iter().filter(|(_, d)| d.agrees).count();
         let peak = found.iter().map(|(_, d)| d.kl).enumerate();
         let peak = peak.reduce(|peak, x| if x.1 > peak.1 { x } else { peak });
         let (token, peak) = peak.unwrap_or_default();
@@ -110,13 +119,15 @@ impl Comparison {
         });
         Self {
             score: Score::new(bits, found.len(), text[1..].concat().len()),
-            kl_bits_per_token: mean(|d| d.kl),
+            kl_bits,
+            kl_bits_per_token: kl_bits / found.len() as f64,
             largest_kl: Peak {
                 bits: peak,
                 token,
                 after: String::from_utf8_lossy(&after).into_owned(),
             },
-            top1_agreement: mean(|d| f64::from(u8::from(d.agrees))),
+            top1_tokens,
+            top1_agreement: top1_tokens as f64 / found.len() as f64,
             worst_part: worst.map_or_else(String::new, |part| part.name.clone()),
             parts,
             part_tokens,
@@ -133,7 +144,11 @@ impl fmt::Display for Score {
 /// A table and a picture; the last line names the worst part.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "text           {} tokens, {} bytes", self.tokens, self.bytes)?;
+        write!(f, "text           {} tokens, {} bytes", self.tokens, self.bytes)?;
+        match &self.shard {
+            Some(shard) => writeln!(f, ", shard {shard}")?,
+            None => writeln!(f)?,
+        }
         write!(f, "image          {}", self.score)?;
         let Some(reference) = &self.reference else { return Ok(()) };
         let theirs = reference.score.bits_per_byte;
@@ -150,6 +165,9 @@ impl fmt::Display for Comparison {
         writeln!(f, "KL divergence  {:.2e} bits per token", self.kl_bits_per_token)?;
         writeln!(f, "  largest      {bits:.2e} bits after token {token}: {after:?}")?;
         writeln!(f, "top-1          {:.2} % agree", 100.0 * self.top1_agreement)?;
+        if self.parts.is_empty() {
+            return write!(f, "the first shard has what each part costs");
+        }
         writeln!(f)?;
         writeln!(f, "KL divergence if one part alone is stored as in the image:")?;
         let width = self.parts.iter().map(|part| part.name.len()).max().unwrap_or_default();

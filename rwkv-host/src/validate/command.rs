@@ -96,6 +96,9 @@ pub fn command(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
         let report = Report { found: &found, image, tokenizer, date: Utc::now() };
         file::write_whole(path, report.to_string().as_bytes())?;
     }
+    if found.is_equal() && (args.sim_fault.is_some() || args.sim_flip_bit.is_some()) {
+        eprintln!("what was planted in the device made no difference: no token came to use it");
+    }
     Ok(if found.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -47,6 +47,65 @@ fn json_has_what_a_machine_wants() {
     assert!(report["reference"]["worst_part"].is_string());
 }
 
+/// Shards are evaluated one by one, in any order, and make one report.
+#[test]
+fn shards_are_put_together() {
+    let model = "models/tunes-v4/tunes-v4.safetensors";
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let image = path("tunes.rwkv");
+    let (converted, _, error) = rwkv(&["convert", model, "-o", &image, "--weights", "int8"]);
+    assert!(converted, "{error}");
+    let eval = |more: &[&str]| {
+        let text = ["eval", &image, "--text", "models/text/tunes-heldout.abc", "--tokens", "900"];
+        let compare = ["--reference", model, "--part-tokens", "50", "--json"];
+        let (done, out, error) = rwkv(&[&text[..], &compare, more].concat());
+        assert!(done, "{error}");
+        out
+    };
+    let files: Vec<String> = ["3/3", "1/3", "2/3"]
+        .map(|shard| {
+            let file = path(&shard.replace('/', "-"));
+            std::fs::write(&file, eval(&["--shard", shard])).unwrap();
+            file
+        })
+        .into();
+    let merge = |files: &[String]| {
+        let files = files.iter().map(String::as_str);
+        rwkv(&["eval", "--json", "--merge"].into_iter().chain(files).collect::<Vec<_>>())
+    };
+    let read = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let shards: Vec<_> =
+        files.iter().map(|file| read(&std::fs::read_to_string(file).unwrap())).collect();
+    let (done, out, error) = merge(&files);
+    assert!(done, "{error}");
+    let all = read(&out);
+    assert_eq!((&all["tokens"], &all["shard"]), (&897.into(), &serde_json::Value::Null));
+    for field in ["/tokens", "/bytes", "/bits", "/reference/bits", "/reference/kl_bits"] {
+        let of = |value: &serde_json::Value| value.pointer(field).unwrap().as_f64().unwrap();
+        // In the order of the text.
+        let sum = of(&shards[1]) + of(&shards[2]) + of(&shards[0]);
+        assert_eq!(of(&all), sum, "{field}");
+    }
+    assert_eq!(all["reference"]["parts"], shards[1]["reference"]["parts"]);
+    assert!(shards[0]["reference"]["parts"].as_array().unwrap().is_empty());
+    let whole = read(&eval(&["--shard", "1/1"]));
+    std::fs::write(path("whole"), whole.to_string()).unwrap();
+    let without: serde_json::Value = read(&eval(&[]));
+    let (_, out, _) = merge(&[path("whole")]);
+    assert_eq!(read(&out), without);
+
+    for (files, said) in [
+        (&files[..2], "of 3 shards are missing: 2"),
+        (&[files[0].clone(), files[0].clone()], "shard 3 is there more than once"),
+        (&[files[0].clone(), path("whole")], "report 2 is of another image"),
+        (&[image.clone()], "is not what rwkv eval --shard --json prints"),
+    ] {
+        let (done, _, error) = merge(files);
+        assert!(!done && error.contains(said), "{error}");
+    }
+}
+
 /// Channels of a calibrated image are scaled, and single matrices are compared with a checkpoint
 /// whose channels are not: the costs are those of rounding alone.
 #[test]

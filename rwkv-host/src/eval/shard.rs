@@ -1,0 +1,174 @@
+//! A text in shards: each evaluated on its own, by another machine perhaps, and put together.
+
+use std::{fmt, str::FromStr};
+
+use rwkv_core::{Image, image::CRC};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{Comparison, Report, Score};
+
+/// Which shard: `2/8` is the second of eight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Which {
+    /// From 1 on.
+    pub index: usize,
+    /// Shards of the text.
+    pub count: usize,
+}
+
+/// A shard of a text, and what it is a shard of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// From 1 on.
+    pub index: usize,
+    /// Shards of the text.
+    pub count: usize,
+    /// Its first token, the text's first being 0.
+    pub first_token: usize,
+    /// Identity of the image.
+    pub image: u32,
+    /// Identity of the reference.
+    pub reference: Option<u32>,
+    /// CRC-32 of the tokens of the whole text.
+    pub text: u32,
+}
+
+/// Not a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{0}` is not a shard: give INDEX/COUNT, such as 2/8 for the second of eight")]
+pub struct NotAShard(String);
+
+impl FromStr for Which {
+    type Err = NotAShard;
+
+    fn from_str(text: &str) -> Result<Self, NotAShard> {
+        let parse = || {
+            let (index, count) = text.split_once('/')?;
+            let which = Self { index: index.parse().ok()?, count: count.parse().ok()? };
+            (1..=which.count).contains(&which.index).then_some(which)
+        };
+        parse().ok_or_else(|| NotAShard(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
+impl Which {
+    /// Its tokens, of all; shards are as equal as can be. Where they are cut, the state is lost.
+    pub fn of<'a>(
+        self,
+        tokens: &'a [u32],
+        image: &Image<'_>,
+        reference: Option<&Image<'_>>,
+    ) -> (Shard, &'a [u32]) {
+        let at =
+            |index: usize| (index as u128 * tokens.len() as u128 / self.count as u128) as usize;
+        let Self { index, count } = self;
+        let (first_token, end) = (at(index - 1), at(index));
+        let words: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let shard = Shard {
+            index,
+            count,
+            first_token,
+            image: image.identity(),
+            reference: reference.map(Image::identity),
+            text: CRC.checksum(&words),
+        };
+        (shard, &tokens[first_token..end])
+    }
+}
+
+/// Why reports do not make one.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// A report is of a whole text.
+    #[error("report {0} is not of a shard: make it with --shard")]
+    Whole(usize),
+    /// A report is of another run.
+    #[error("report {0} is of another image, reference, text or number of shards than the first")]
+    Other(usize),
+    /// A shard is there more than once.
+    #[error("shard {0} is there more than once")]
+    Twice(usize),
+    /// Shards are missing.
+    #[error("of {count} shards are missing: {}", .missing.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))]
+    Missing {
+        /// Their numbers.
+        missing: Vec<usize>,
+        /// Shards of the text.
+        count: usize,
+    },
+}
+
+/// Puts the reports of all shards of a text together, given in any order. What storing each part of
+/// the model costs is that of the first shard.
+///
+/// # Errors
+/// See [`MergeError`].
+pub fn merge(reports: &[Report]) -> Result<Report, MergeError> {
+    let mut shards = Vec::new();
+    for (at, report) in (1..).zip(reports) {
+        shards.push((report.shard.as_ref().ok_or(MergeError::Whole(at))?, report));
+    }
+    let run = |shard: &Shard| (shard.count, shard.image, shard.reference, shard.text);
+    let count = shards.first().map_or(0, |(shard, _)| shard.count);
+    if let Some(at) = shards.iter().position(|(shard, _)| run(shard) != run(shards[0].0)) {
+        return Err(MergeError::Other(at + 1));
+    }
+    shards.sort_by_key(|(shard, _)| shard.index);
+    if let Some(pair) = shards.windows(2).find(|pair| pair[0].0.index == pair[1].0.index) {
+        return Err(MergeError::Twice(pair[0].0.index));
+    }
+    let is_missing = |index: &usize| shards.iter().all(|(shard, _)| shard.index != *index);
+    let missing: Vec<usize> = (1..=count.max(1)).filter(is_missing).collect();
+    if !missing.is_empty() {
+        return Err(MergeError::Missing { missing, count });
+    }
+    let tokens = shards.iter().map(|(_, report)| report.tokens).sum();
+    let bytes = shards.iter().map(|(_, report)| report.bytes).sum();
+    let bits = shards.iter().map(|(_, report)| report.score.bits).sum();
+    let beside: Option<Vec<_>> =
+        shards.iter().map(|(_, report)| report.reference.as_ref()).collect();
+    let reference = beside.filter(|all| !all.is_empty()).map(|all| compare(&all, tokens, bytes));
+    let score = Score::new(bits, tokens, bytes);
+    Ok(Report { shard: None, tokens, bytes, score, reference })
+}
+
+fn compare(all: &[&Comparison], tokens: usize, bytes: usize) -> Comparison {
+    let kl_bits = all.iter().map(|each| each.kl_bits).sum::<f64>();
+    let top1_tokens = all.iter().map(|each| each.top1_tokens).sum::<usize>();
+    let peaks = all.iter().map(|each| &each.largest_kl);
+    let peak = peaks.reduce(|peak, x| if x.bits > peak.bits { x } else { peak });
+    let first = all[0];
+    Comparison {
+        score: Score::new(all.iter().map(|each| each.score.bits).sum(), tokens, bytes),
+        kl_bits,
+        kl_bits_per_token: kl_bits / tokens as f64,
+        largest_kl: peak.unwrap_or(&first.largest_kl).clone(),
+        top1_tokens,
+        top1_agreement: top1_tokens as f64 / tokens as f64,
+        parts: first.parts.clone(),
+        part_tokens: first.part_tokens,
+        worst_part: first.worst_part.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_named() {
+        assert_eq!("2/8".parse(), Ok(Which { index: 2, count: 8 }));
+        for text in ["", "2", "0/8", "9/8", "2/", "/8", "a/b", "-1/8", "1/0"] {
+            let error = text.parse::<Which>().unwrap_err().to_string();
+            assert!(error.contains("2/8"), "{error}");
+        }
+    }
+}
