@@ -1,6 +1,7 @@
 //! A whole prompt at once: the sequence executor.
 
 mod cpu;
+pub mod cuda;
 
 use rwkv_core::{
     Digest, Error, Image, Logits, StateView, exec,

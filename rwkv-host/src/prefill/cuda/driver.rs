@@ -1,0 +1,73 @@
+//! What the executor needs of a driver: memory of the device, and kernels that run there in order.
+
+use super::CudaError;
+
+/// A device, or what stands for one. Everything happens in the order in which it is asked for.
+pub trait Driver {
+    /// Words of the device's memory, given back when dropped.
+    type Buffer;
+
+    /// What people call the device.
+    fn name(&self) -> String;
+
+    /// Takes memory; its content is undefined.
+    ///
+    /// # Errors
+    /// [`CudaError::Memory`].
+    fn allocate(&self, words: usize) -> Result<Self::Buffer, CudaError>;
+
+    /// Where a buffer begins, in the device's addresses.
+    fn address(&self, buffer: &Self::Buffer) -> u64;
+
+    /// Fills the first `words` words with zeros.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`]; [`CudaError::Internal`] if the buffer is shorter.
+    fn clear(&self, buffer: &Self::Buffer, words: usize) -> Result<(), CudaError>;
+
+    /// Copies words to the device, from word `at` of the buffer on.
+    ///
+    /// # Errors
+    /// As [`Driver::clear`].
+    fn upload(&self, words: &[u32], buffer: &Self::Buffer, at: usize) -> Result<(), CudaError>;
+
+    /// Waits for all that was asked for, and copies words from the device.
+    ///
+    /// # Errors
+    /// As [`Driver::clear`], and whatever went wrong in a kernel before.
+    fn download(
+        &self,
+        buffer: &Self::Buffer,
+        at: usize,
+        words: &mut [u32],
+    ) -> Result<(), CudaError>;
+
+    /// Runs a kernel.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError>;
+}
+
+/// A kernel and what it works on. Only the executor makes them, and it answers for every address:
+/// what a kernel reads and writes from there on lies in one buffer.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub(super) kernel: &'static str,
+    /// Columns and rows of blocks.
+    pub(super) grid: [u32; 2],
+    /// Threads of a block.
+    pub(super) threads: u32,
+    pub(super) arguments: &'a [Argument],
+}
+
+/// An argument of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Argument {
+    /// An address of the device; 0 is none.
+    Address(u64),
+    /// An unsigned number.
+    Word(u32),
+    /// A number in binary32.
+    Float(f32),
+}
