@@ -177,6 +177,20 @@ fn narrow(version: &str, vocab: &str) -> Vec<Tensor> {
     fill(&resized(&lines.join("\n"), size))
 }
 
+/// A checkpoint of a version from 5 on with one head of 64 channels, as released models have.
+///
+/// # Panics
+/// If there is none.
+pub fn released(version: &str) -> NamedTempFile {
+    let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
+    let size = |size: &str| match size {
+        "48" | "16" | "12" => "64".to_owned(),
+        "4" | "3" => "1".to_owned(),
+        size => size.to_owned(),
+    };
+    file(&safetensors(&fill(&resized(&list, size))))
+}
+
 /// A checkpoint of version 4 or 7 with eight times the width, such as a device streams.
 ///
 /// # Panics

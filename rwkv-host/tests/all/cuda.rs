@@ -8,85 +8,267 @@ fn kernels_are_emulated() {
 
 #[cfg(feature = "cuda-emulation")]
 mod emulated {
-    use rwkv_core::{Digest, Image};
+    use std::{
+        cell::{Cell, RefCell},
+        rc::Rc,
+    };
+
+    use rwkv_core::{Digest, Error, Image};
     use rwkv_host::{
+        convert::Weights,
+        file::ImageFile,
         memory::Memory,
         prefill::cuda::{
-            Options, Prefill, Products,
-            emulate::{Emulated, Generation},
+            CudaError, Driver, Launch, Options, Prefill, Products,
+            emulate::{Buffer, Emulated, Generation},
         },
     };
     use rwkv_tests::{
-        formats, image_with,
+        formats, image, image_with,
         random::{self, Container, VERSIONS},
-        shipped, step, text,
+        shipped, step, text, xorshift,
     };
 
-    /// Ways to run a prompt, none of which may show in a bit.
-    const WAYS: [(Emulated, Products); 3] = [
-        (Emulated { generation: Generation::Ampere, backward: false }, Products::Tensor),
-        (Emulated { generation: Generation::Turing, backward: true }, Products::Tensor),
-        (Emulated { generation: Generation::Ampere, backward: true }, Products::Dot4),
+    const DEVICE: Emulated = Emulated { generation: Generation::Ampere, backward: false };
+
+    /// Ways to run a prompt, none of which may show in a bit: the device, how it multiplies, and
+    /// tokens of a piece and of a slab.
+    const WAYS: [(Emulated, Options); 3] = [
+        (DEVICE, Options { piece: 64, slab: 24, products: Products::Tensor }),
+        (
+            Emulated { generation: Generation::Turing, backward: true },
+            Options { piece: 33, slab: 64, products: Products::Tensor },
+        ),
+        (
+            Emulated { backward: true, ..DEVICE },
+            Options { piece: 16, slab: 7, products: Products::Dot4 },
+        ),
     ];
 
-    /// Runs a prompt in some pieces; returns the digest of each token and the last logits.
-    fn run(
-        way: usize,
-        image: &Image<'_>,
-        pieces: &[&[u32]],
-        options: Options,
-    ) -> (Vec<Digest>, Vec<f32>) {
-        let (device, products) = WAYS[way % WAYS.len()];
-        let options = Options { products, ..options };
+    /// Runs the pieces of a prompt; compares the digest of each token and the last logits with
+    /// those of steps from the same state.
+    fn equals_step(name: &str, image: &Image<'_>, start: &Memory, pieces: &[&[u32]], way: usize) {
+        let prompt = pieces.concat();
+        let (device, options) = WAYS[way % WAYS.len()];
+        let expected = step(&mut start.clone(), image, &prompt).expect("it steps");
         let prefill = Prefill::new(device, image, options).expect("it fits");
-        let mut memory = Memory::new(image);
+        let mut memory = start.clone();
         let mut logits = vec![0.0; image.header().dims.vocab as usize];
-        let mut digests = Vec::new();
+        let mut found = Vec::new();
         for piece in pieces {
             let state = memory.state(image).expect("it fits");
             let sinks = &mut [logits.as_mut_slice()];
-            digests.extend(prefill.digests(state, piece, sinks).expect("it prefills"));
+            found.extend(prefill.digests(state, piece, sinks).expect("it prefills"));
         }
-        (digests, logits)
+        let wrong = found.iter().zip(&expected.0).position(|(found, expected)| found != expected);
+        assert_eq!(wrong, None, "{name}, way {way}: the first token that differs");
+        assert_eq!((found.len(), &logits), (prompt.len(), &expected.1), "{name}, way {way}");
     }
 
-    fn equals_step(name: &str, image: &Image<'_>, prompt: &[u32], ways: usize) {
-        let expected = step(&mut Memory::new(image), image, prompt).expect("it steps");
-        for way in 0..ways {
-            let at = [prompt.len(), 17, 40][way % 3].min(prompt.len());
-            let options = Options { piece: [64, 33, 16][way % 3], slab: 24, ..Options::default() };
-            let (first, second) = prompt.split_at(at);
-            let pieces = [first, second];
-            let found = run(way, image, &pieces[..if second.is_empty() { 1 } else { 2 }], options);
-            let wrong =
-                found.0.iter().zip(&expected.0).position(|(found, expected)| found != expected);
-            assert_eq!(wrong, None, "{name}, way {way}: the first token that differs");
-            assert_eq!(found.1, expected.1, "{name}, way {way}");
-        }
-    }
-
-    #[test]
-    fn a_sequence_of_kernels_gives_the_bits_of_steps() {
-        for version in VERSIONS {
-            let checkpoint = random::checkpoint(version, Container::Safetensors);
-            for (format, options) in formats() {
-                let file = image_with(checkpoint.path(), &options);
-                let image = file.open().expect("it opens");
-
-                equals_step(&format!("{version}, {format}"), &image, &text(70, 3), 3);
+    fn each_format(name: &str, checkpoint: &std::path::Path, prompt: &[u32], ways: usize) {
+        for (index, (format, options)) in formats().iter().enumerate() {
+            let file = image_with(checkpoint, options);
+            let image = file.open().expect("it opens");
+            for way in index..index + ways {
+                let (first, second) = prompt.split_at([prompt.len(), 17, 40][way % 3]);
+                let name = format!("{name}, {format}");
+                let pieces = [first, second];
+                let pieces = if second.is_empty() { &pieces[..1] } else { &pieces };
+                equals_step(&name, &image, &Memory::new(&image), pieces, way);
             }
         }
     }
 
+    #[test]
+    fn kernels_give_the_bits_of_steps() {
+        for version in VERSIONS {
+            let checkpoint = random::checkpoint(version, Container::Safetensors);
+            each_format(version, checkpoint.path(), &text(70, 3), 3);
+        }
+    }
+
+    /// Several blocks of rows and stages of inputs, and heads of 32.
     #[test]
     fn shipped_models_give_the_bits_of_steps() {
         for model in ["tunes-v4", "tunes-v7"] {
-            for (format, options) in formats() {
-                let file = image_with(&shipped(model), &options);
-                let image = file.open().expect("it opens");
+            each_format(model, &shipped(model), &text(45, 5), 1);
+        }
+    }
 
-                equals_step(&format!("{model}, {format}"), &image, &text(40, 5), 3);
+    /// Heads of 64, whose states are kept in registers.
+    #[test]
+    fn released_head_sizes_give_the_bits_of_steps() {
+        for version in ["5.2", "6", "7"] {
+            each_format(version, random::released(version).path(), &text(41, 8), 1);
+        }
+    }
+
+    #[test]
+    fn lengths_and_splits_and_initial_states_give_the_bits_of_steps() {
+        let mut word = xorshift(9);
+        for (index, version) in ["4", "5.2", "6", "7", "7a"].into_iter().enumerate() {
+            let checkpoint = random::small(version);
+            let (format, options) = formats()[index % 4];
+            let file = image_with(checkpoint.path(), &options);
+            let image = file.open().expect("it opens");
+            for (way, len) in [1, 2, 15, 16, 17, 100, 1000].into_iter().enumerate() {
+                let prompt = text(len, word());
+                let mut memory = Memory::new(&image);
+                let mut state = memory.state(&image).expect("it fits");
+                for words in state.words_mut() {
+                    words.iter_mut().for_each(|x| *x = f32::from((word() >> 16) as i16) / 65536.0);
+                }
+                let (mut rest, mut pieces) = (&prompt[..], Vec::new());
+                while !rest.is_empty() {
+                    let (piece, later) = rest.split_at(rest.len().min(1 + word() as usize % 400));
+                    pieces.push(piece);
+                    rest = later;
+                }
+                let name = format!("{version}, {format}, {len} tokens");
+                equals_step(&name, &image, &memory, &pieces, way);
             }
         }
+    }
+
+    #[test]
+    fn the_last_tokens_have_logits_and_the_others_need_none() {
+        let file = image(random::small("7").path(), Weights::Int8);
+        let image = file.open().expect("it opens");
+        let (prompt, vocab) = (text(21, 4), image.header().dims.vocab as usize);
+        let options = Options { piece: 16, slab: 4, ..Options::default() };
+        let prefill = Prefill::new(DEVICE, &image, options).expect("it fits");
+        let mut found = vec![vec![0.0; vocab]; 7];
+        let mut sinks: Vec<&mut [f32]> = found.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut memory = Memory::new(&image);
+        let state = memory.state(&image).expect("it fits");
+        prefill.prefill(state, &prompt, &mut sinks).expect("it prefills");
+
+        let mut stepped = Memory::new(&image);
+        step(&mut stepped, &image, &prompt[..14]).expect("it steps");
+        for (token, found) in prompt[14..].iter().zip(&found) {
+            assert_eq!(&step(&mut stepped, &image, &[*token]).expect("it steps").1, found);
+        }
+        let words =
+            [memory, stepped].map(|mut memory| memory.state(&image).unwrap().words().concat());
+        assert_eq!(words[0], words[1]);
+    }
+
+    fn v4() -> ImageFile {
+        image(random::small("4").path(), Weights::F32)
+    }
+
+    #[test]
+    fn what_a_step_refuses_is_refused() {
+        let file = v4();
+        let image = file.open().expect("it opens");
+        let prefill = Prefill::new(DEVICE, &image, Options::default()).expect("it fits");
+        let mut memory = Memory::new(&image);
+        let run = |memory: &mut Memory, tokens: &[u32], digests: bool| {
+            let state = memory.state(&image).expect("it fits");
+            let sinks: &mut [&mut [f32]] = &mut [];
+            match digests {
+                true => prefill.digests(state, tokens, sinks).map(|_| ()),
+                false => prefill.prefill(state, tokens, sinks),
+            }
+        };
+        let wrong = Error::Token { token: 256, vocab: 256 };
+        assert_eq!(run(&mut memory, &[65, 256], true), Err(CudaError::Model(wrong)));
+        assert_eq!(run(&mut memory, &[65], true), Ok(()), "the state is as it was");
+        for digests in [false, true] {
+            memory.reset(&image);
+            let mut state = memory.state(&image).expect("it fits");
+            state.layer_mut(&image.header().dims, 0)[1][0] = f32::NAN;
+            let error = CudaError::Model(Error::NonFinite);
+            assert_eq!(run(&mut memory, &text(5, 1), digests), Err(error));
+            let error = CudaError::Model(Error::BrokenState);
+            assert_eq!(run(&mut memory, &text(5, 1), digests), Err(error));
+        }
+    }
+
+    /// A device that goes wrong once: after some kernel, a bit of some word of its memory flips.
+    struct Faulty {
+        kernels: Cell<u32>,
+        fault: (u32, usize),
+        scratch: RefCell<Option<Rc<Buffer>>>,
+    }
+
+    impl Driver for Faulty {
+        type Buffer = Rc<Buffer>;
+
+        fn name(&self) -> String {
+            DEVICE.name()
+        }
+
+        fn allocate(&self, words: usize) -> Result<Rc<Buffer>, CudaError> {
+            let buffer = Rc::new(DEVICE.allocate(words)?);
+            let mut scratch = self.scratch.borrow_mut();
+            // The fourth one, after image, state and tokens.
+            let count = self.kernels.get() + 1;
+            self.kernels.set(count);
+            if count == 4 {
+                *scratch = Some(buffer.clone());
+            }
+            Ok(buffer)
+        }
+
+        fn address(&self, buffer: &Rc<Buffer>) -> u64 {
+            DEVICE.address(buffer)
+        }
+
+        fn clear(&self, buffer: &Rc<Buffer>, words: usize) -> Result<(), CudaError> {
+            DEVICE.clear(buffer, words)
+        }
+
+        fn upload(&self, words: &[u32], to: &Rc<Buffer>, at: usize) -> Result<(), CudaError> {
+            DEVICE.upload(words, to, at)
+        }
+
+        fn download(
+            &self,
+            from: &Rc<Buffer>,
+            at: usize,
+            words: &mut [u32],
+        ) -> Result<(), CudaError> {
+            DEVICE.download(from, at, words)
+        }
+
+        fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+            DEVICE.launch(launch)?;
+            self.kernels.set(self.kernels.get() + 1);
+            if let Some(scratch) = &*self.scratch.borrow()
+                && self.kernels.get() == self.fault.0
+            {
+                let mut word = [0];
+                DEVICE.download(scratch, self.fault.1, &mut word)?;
+                DEVICE.upload(&[word[0] ^ 1], scratch, self.fault.1)?;
+            }
+            Ok(())
+        }
+    }
+
+    /// The lowest bit of one element of the residual of one token, in the middle of a prompt: no
+    /// digest before that token differs, and those from it on do.
+    #[test]
+    fn a_planted_error_is_noticed() {
+        let file = v4();
+        let image = file.open().expect("it opens");
+        let prompt = text(12, 2);
+        let (expected, _) = step(&mut Memory::new(&image), &image, &prompt).expect("it steps");
+        let (token, buffers) = (7, 11);
+        let place = token * image.header().scratch_words as usize + 3;
+        // After the first kernel, which reads the embedding into the residual.
+        let device = Faulty {
+            kernels: Cell::new(0),
+            fault: (buffers + 1, place),
+            scratch: RefCell::default(),
+        };
+        let prefill = Prefill::new(device, &image, Options::default()).expect("it fits");
+        let mut memory = Memory::new(&image);
+        let state = memory.state(&image).expect("it fits");
+        let none: &mut [&mut [f32]] = &mut [];
+        let found: Vec<Digest> = prefill.digests(state, &prompt, none).expect("it prefills");
+        let wrong = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+        assert_eq!(wrong, Some(token));
+        assert!(found[token..].iter().zip(&expected[token..]).all(|(a, b)| a != b));
     }
 }

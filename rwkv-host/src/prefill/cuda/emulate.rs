@@ -184,3 +184,114 @@ fn kind(argument: &Argument) -> u32 {
         Float(_) => 2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use rwkv_core::math;
+
+    use super::*;
+
+    const FORWARD: Emulated = Emulated { generation: Generation::Ampere, backward: false };
+    const BACKWARD: Emulated = Emulated { backward: true, ..FORWARD };
+
+    /// Runs a kernel that takes an address last, and returns what it wrote there.
+    fn run(
+        device: Emulated,
+        kernel: &'static str,
+        threads: u32,
+        arguments: &[Argument],
+    ) -> Result<Vec<u32>, CudaError> {
+        let out = device.allocate(64)?;
+        let arguments = [arguments, &[Address(device.address(&out))]].concat();
+        device.launch(&Launch { kernel, grid: [1, 1], threads, arguments: &arguments })?;
+        let mut words = vec![0; 64];
+        device.download(&out, 0, &mut words)?;
+        Ok(words)
+    }
+
+    #[test]
+    fn a_missing_barrier_shows_in_the_other_direction() {
+        let found =
+            [FORWARD, BACKWARD].map(|device| run(device, "mistake_missing_barrier", 64, &[]));
+        assert!(found[0].is_ok() && found[1].is_ok());
+        assert_ne!(found[0], found[1]);
+    }
+
+    #[test]
+    fn threads_that_wait_for_ever_are_reported() {
+        for kernel in ["mistake_barrier_for_some", "mistake_shuffle_for_some"] {
+            for device in [FORWARD, BACKWARD] {
+                let error = run(device, kernel, 64, &[]).unwrap_err().to_string();
+                assert!(error.contains(kernel) && error.contains("for ever"), "{error}");
+                // And the next kernel runs.
+                run(device, "mistake_missing_barrier", 64, &[]).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_launch_is_refused() {
+        let kernel = "mistake_missing_barrier";
+        for (name, threads, arguments, said) in [
+            ("no_such_kernel", 64, &[][..], "no such kernel"),
+            (kernel, 64, &[Word(0)], "other arguments"),
+            ("check_finite", 64, &[Address(0), Word(0), Float(0.0), Word(0)], "other arguments"),
+            (kernel, 512, &[], "number of threads"),
+            (kernel, 48, &[], "number of threads"),
+        ] {
+            let error = run(FORWARD, name, threads, arguments).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    /// Applies a function of `scalar_functions` to bit patterns.
+    fn function(index: u32, inputs: &[u32]) -> Vec<u32> {
+        let len = inputs.len();
+        let [from, to] = [(); 2].map(|()| FORWARD.allocate(len).unwrap());
+        FORWARD.upload(inputs, &from, 0).unwrap();
+        let places = [&from, &to].map(|buffer| Address(FORWARD.address(buffer)));
+        let arguments = [Word(index), places[0], places[1], Word(len as u32)];
+        let grid = [len.div_ceil(256) as u32, 1];
+        let launch =
+            Launch { kernel: "scalar_functions", grid, threads: 256, arguments: &arguments };
+        FORWARD.launch(&launch).unwrap();
+        let mut outputs = vec![0; len];
+        FORWARD.download(&to, 0, &mut outputs).unwrap();
+        outputs
+    }
+
+    fn same(a: u32, b: f32) -> bool {
+        a == b.to_bits() || (f32::from_bits(a).is_nan() && b.is_nan())
+    }
+
+    #[test]
+    fn scalar_functions_have_the_bits_of_the_core() {
+        type Function = fn(f32) -> f32;
+        let functions: [(&str, Function); 7] = [
+            ("exp", math::exp),
+            ("ln", math::ln),
+            ("tanh", math::tanh),
+            ("sigmoid", math::sigmoid),
+            ("softplus", math::softplus),
+            ("sqrt", math::sqrt),
+            ("rsqrt", math::rsqrt),
+        ];
+        // A prime, so that all mantissas and exponents mix.
+        let inputs: Vec<u32> = (0..=u32::MAX).step_by(4099).collect();
+        for (index, (name, f)) in (0..).zip(functions) {
+            for (x, y) in inputs.iter().zip(function(index, &inputs)) {
+                let (x, y) = (f32::from_bits(*x), y);
+                assert!(same(y, f(x)), "{name}({x:e}) = {:e}, not {:e}", f32::from_bits(y), f(x));
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_widened_exactly() {
+        let inputs: Vec<u32> = (0..0x1_0000).collect();
+        for (half, x) in inputs.iter().zip(function(7, &inputs)) {
+            assert!(same(x, f16::from_bits(*half as u16).to_f32()), "{half:04x}");
+        }
+    }
+}

@@ -332,6 +332,23 @@ static inline void multiply_16x8x32(int32_t* c, const uint32_t* a, const uint32_
 
 #include "kernels.cu"
 
+// Kernels with mistakes, which the emulation must notice.
+
+KERNEL(mistake_missing_barrier, (u32* out)) {
+    SHARED u32 shared[64];
+    shared[threadIdx.x] = 100 + threadIdx.x;
+    out[threadIdx.x] = shared[(threadIdx.x + 1) % 64];
+}
+
+KERNEL(mistake_barrier_for_some, (u32* out)) {
+    if (threadIdx.x > 0) __syncthreads();
+    out[threadIdx.x] = 1;
+}
+
+KERNEL(mistake_shuffle_for_some, (u32* out)) {
+    if (threadIdx.x % 2) out[threadIdx.x] = __shfl_xor_sync(FULL_WARP, threadIdx.x, 1);
+}
+
 }  // namespace
 
 // Runs a kernel. 0 is success; else 1 says that there is no such kernel, 2 that it takes other
