@@ -3,6 +3,7 @@
 mod bench;
 mod c;
 mod cores;
+mod cuda;
 mod demo;
 mod document;
 mod embassy;
@@ -41,6 +42,8 @@ enum Job {
     Bench(bench::Bench),
     /// Build the C interface, and prove that firmware in C computes the host's bits
     C(c::C),
+    /// Compile the CUDA kernels for every architecture, and list what each of them takes
+    Cuda(cuda::Cuda),
     /// Generate tokens in an embassy executor beside a task that blinks, and prove their bits
     Embassy,
     /// Build the example firmware, and prove that it writes the host's text
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),
         Job::C(c) => c.run(),
+        Job::Cuda(cuda) => cuda.run(),
         Job::Embassy => embassy::run(),
         Job::Examples(examples) => examples.run(),
         Job::Size => size::run(),

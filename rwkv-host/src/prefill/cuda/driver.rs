@@ -71,3 +71,14 @@ pub(super) enum Argument {
     /// A number in binary32.
     Float(f32),
 }
+
+impl Argument {
+    /// As a kernel reads it, at the front of a little-endian word.
+    pub(super) fn word(&self) -> u64 {
+        match *self {
+            Self::Address(address) => address,
+            Self::Word(word) => word.into(),
+            Self::Float(x) => x.to_bits().into(),
+        }
+    }
+}

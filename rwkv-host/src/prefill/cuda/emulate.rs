@@ -132,7 +132,7 @@ impl Driver for Emulated {
             reason: reason.to_owned(),
         };
         let name = CString::new(launch.kernel).map_err(|_| CudaError::Internal)?;
-        let mut values: Vec<u64> = launch.arguments.iter().map(word).collect();
+        let mut values: Vec<u64> = launch.arguments.iter().map(Argument::word).collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| std::ptr::from_mut(value).cast()).collect();
         let kinds: Vec<u32> = launch.arguments.iter().map(kind).collect();
@@ -164,15 +164,6 @@ impl Driver for Emulated {
             4 => Err(failed("threads wait at a barrier for ever")),
             _ => Err(failed("there is no memory for stacks")),
         }
-    }
-}
-
-/// An argument as the kernel reads it, at the front of a word.
-fn word(argument: &Argument) -> u64 {
-    match *argument {
-        Address(address) => address,
-        Word(word) => word.into(),
-        Float(x) => x.to_bits().into(),
     }
 }
 

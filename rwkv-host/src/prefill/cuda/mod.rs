@@ -5,18 +5,22 @@
 //! so that their bits can be compared on a machine without a GPU. The kernels are in `kernels/`;
 //! the book's chapter *CUDA* describes them.
 
-#[cfg(feature = "cuda-emulation")]
+#[cfg(feature = "cuda")]
+mod compile;
+#[cfg(feature = "cuda")]
+pub mod device;
+#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 mod driver;
 #[cfg(feature = "cuda-emulation")]
 pub mod emulate;
 mod error;
-#[cfg(feature = "cuda-emulation")]
+#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 mod run;
-#[cfg(feature = "cuda-emulation")]
+#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 mod sequence;
 
-#[cfg(feature = "cuda-emulation")]
+#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 pub use driver::{Driver, Launch};
 pub use error::CudaError;
-#[cfg(feature = "cuda-emulation")]
+#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 pub use run::{Options, Prefill, Products};
