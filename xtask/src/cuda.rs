@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 
-use crate::{document, job, root};
+use crate::{document, job, roofline, root};
 
 /// NVIDIA's compilers, as PyPI has them. Another version writes other PTX: `--bless` then.
 const VERSION: &str = "13.5.37";
@@ -86,13 +86,15 @@ impl Cuda {
         }
         if self.bless {
             fs::write(root().join(PTX), &ptx).context(PTX)?;
-            return document::replace(PAGE, "kernels", &text);
+            document::replace(PAGE, "kernels", &text)?;
+            return document::replace(PAGE, "roofline", &roofline::table());
         }
         let again = "run cargo xtask cuda --bless";
         let built_in = fs::read_to_string(root().join(PTX)).context(PTX)?;
         ensure!(built_in == ptx, "{PTX} is not what the kernels compile to: {again}");
         let page = fs::read_to_string(root().join(PAGE)).context(PAGE)?;
         ensure!(page.contains(&text), "the table of {PAGE} is not the one above: {again}");
+        ensure!(page.contains(&roofline::table()), "the roofline of {PAGE} has changed: {again}");
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ mod job;
 mod panics;
 mod probe;
 mod profile;
+mod roofline;
 mod setup;
 mod size;
 mod suite;

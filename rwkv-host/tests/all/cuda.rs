@@ -1,9 +1,36 @@
 //! The CUDA executor, its kernels run by the emulation, against the step executor.
 
+use rwkv_host::convert::Weights;
+
 #[cfg(not(feature = "cuda-emulation"))]
 #[test]
 fn kernels_are_emulated() {
     println!("skipped: built without the feature cuda-emulation");
+}
+
+/// Wherever a prompt runs, the state is the same; what is missing is said.
+#[test]
+fn prefill_runs_where_it_is_told() {
+    use rwkv_tests::rwkv;
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = rwkv_tests::image(&rwkv_tests::shipped("tunes-v4"), Weights::Int8);
+    std::fs::write(dir.path().join("m.rwkv"), file.bytes()).expect("written");
+    let run = |backend: &str| {
+        let output = format!("@{backend}.state");
+        let args = ["prefill", "@m.rwkv", "--prompt", "X:1\nT:The", "-o", &output];
+        rwkv(dir.path(), &[&args[..], &["--backend", backend]].concat())?;
+        anyhow::Ok(std::fs::read(dir.path().join(format!("{backend}.state")))?)
+    };
+    let expected = run("cpu").expect("there is a CPU");
+    assert!(run("auto").expect("there is a CPU") == expected);
+    match run("cuda") {
+        Ok(found) => assert!(found == expected),
+        Err(error) => {
+            println!("skipped in part: {error:#}");
+            assert!(error.to_string().contains("--backend cpu"), "{error:#}");
+        }
+    }
+    rwkv(dir.path(), &["prefill", "@m.rwkv", "-o", "@x", "--backend", "gpu"]).expect_err("no such");
 }
 
 #[cfg(feature = "cuda-emulation")]
