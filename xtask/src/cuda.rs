@@ -200,8 +200,10 @@ fn without_hashes(line: &str) -> String {
 
 /// Every float operation is rounded as the norm asks: nothing fused, flushed or approximate.
 fn check_arithmetic(ptx: &str) -> anyhow::Result<()> {
-    let operations = ptx.lines().map(str::trim_start).filter(|line| line.contains(".f32"));
-    for line in operations {
+    let lines = || ptx.lines().map(str::trim_start);
+    let wide = lines().find(|line| line.contains(".f64") || line.contains(".f16"));
+    ensure!(wide.is_none(), "the kernels compute with another precision: {wide:?}");
+    for line in lines().filter(|line| line.contains(".f32")) {
         let operation = line.split_whitespace().next().unwrap_or_default();
         let parts: Vec<&str> = operation.trim_end_matches(';').split('.').collect();
         let rounded = ["add", "sub", "mul", "div", "rcp", "sqrt"].contains(&parts[0]);

@@ -35,10 +35,7 @@ pub(super) fn command(args: &PrefillArgs) -> anyhow::Result<()> {
     let Begun { mut memory, position, tokens, .. } = args.start.begin(&image, &tokenizer)?;
     // The last token is read by whoever goes on: only reading it gives its logits.
     let (pending, read) = tokens.split_last().context("there is no token to read")?;
-    let (runner, note) = args.backend.open(&image)?;
-    if let Some(note) = note {
-        eprintln!("{note}");
-    }
+    let runner = super::runner(args.backend, &image)?;
     runner.prefill::<&mut [f32]>(memory.state(&image)?, read, &mut [])?;
     let position = position.saturating_add(read.len() as u64);
     let place = Place { position, pending: Some(*pending) };

@@ -8,6 +8,7 @@ use super::{Begin, Host, Verdict, bisect::is_written, validate};
 use crate::{
     cli,
     device::{Fault, Flip},
+    prefill::Backend,
 };
 
 /// Prove that a device computes the same bits as the host
@@ -21,6 +22,9 @@ pub struct ValidateArgs {
     /// Where both begin, and the prompt
     #[command(flatten)]
     pub start: cli::Start,
+    /// Where the host computes; the bits are the same
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
     /// Tokens to generate after the prompt
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
     pub tokens: usize,
@@ -66,7 +70,8 @@ pub fn command(args: ValidateArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let mut device = args.at.open(&image, args.sim_flip_bit, args.sim_fault)?;
-    let mut reference = Host::parallel(&image, sampler.clone())?;
+    let runner = cli::runner(args.backend, &image)?;
+    let mut reference = Host::on(runner, &image, sampler.clone())?;
     let bar = cli::progress((prompt.len() + args.tokens) as u64, "validating");
     let mut text = cli::Text::default();
     let begin = Begin { sampler, state: args.start.state.is_some().then_some(&words) };

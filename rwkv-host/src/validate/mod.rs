@@ -17,7 +17,7 @@ pub(crate) mod tests;
 use std::time::Instant;
 
 use rwkv_core::{
-    Digest, Error,
+    Digest,
     sampler::{SamplerConfig, SamplerError},
 };
 use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, SamplerSettings, Token};
@@ -29,7 +29,10 @@ pub use finding::{Cause, Finding, Pattern, Value, Wrong};
 pub use reference::{Host, Reference};
 pub use verdict::{Cost, Difference, Found, Verdict};
 
-use crate::device::{Device, DeviceError, Refusal};
+use crate::{
+    device::{Device, DeviceError, Refusal},
+    prefill::cuda::CudaError,
+};
 
 /// Tokens generated between two comparisons.
 const PIECE: usize = 16;
@@ -47,7 +50,7 @@ pub enum ValidateError {
         /// The first of the tokens that it was about to compute.
         index: usize,
         /// Why.
-        error: Error,
+        error: CudaError,
     },
     /// The host's sampler chooses none.
     #[error("the host cannot choose token {index}: {error}; change the sampler's settings")]
@@ -104,7 +107,9 @@ pub fn validate<'a>(
     reference.reset();
     device.reset(sampler)?;
     if let Some(words) = state {
-        reference.restore(words).map_err(|error| ValidateError::Host { index: 0, error })?;
+        reference
+            .restore(words)
+            .map_err(|error| ValidateError::Host { index: 0, error: error.into() })?;
         device.write_state(words)?;
     }
     if prompt.is_empty() {
@@ -168,15 +173,15 @@ fn find(
     before: &[u32],
     at: &Difference,
 ) -> Result<Finding, ValidateError> {
-    let failed = |error| ValidateError::Host { index: at.index, error };
+    let failed = |error: CudaError| ValidateError::Host { index: at.index, error };
     reference.reset();
     if let Some(words) = state {
-        reference.restore(words).map_err(failed)?;
+        reference.restore(words).map_err(|error| failed(error.into()))?;
     }
     if !before.is_empty() {
         reference.feed(before).map_err(failed)?;
     }
-    let words = reference.state().map_err(failed)?;
+    let words = reference.state().map_err(|error| failed(error.into()))?;
     bisect(device, reference.image(), &words, at.token).map_err(|error| match error {
         ValidateError::Host { error, .. } => failed(error),
         error => error,

@@ -106,7 +106,7 @@ struct Block {
 
 thread_local Block block;
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__ELF__)
 asm(R"(
 .text
 .type rwkv_switch_fibre, @function
@@ -137,48 +137,8 @@ inline void* prepare(char* top, void (*function)()) {
     memset(words - 8, 0, 6 * sizeof(void*));
     return words - 8;
 }
-#elif defined(__aarch64__)
-asm(R"(
-.text
-.type rwkv_switch_fibre, @function
-rwkv_switch_fibre:
-    sub sp, sp, #176
-    stp x19, x20, [sp, #0]
-    stp x21, x22, [sp, #16]
-    stp x23, x24, [sp, #32]
-    stp x25, x26, [sp, #48]
-    stp x27, x28, [sp, #64]
-    stp x29, x30, [sp, #80]
-    stp d8, d9, [sp, #96]
-    stp d10, d11, [sp, #112]
-    stp d12, d13, [sp, #128]
-    stp d14, d15, [sp, #144]
-    mov x9, sp
-    str x9, [x0]
-    mov sp, x1
-    ldp x19, x20, [sp, #0]
-    ldp x21, x22, [sp, #16]
-    ldp x23, x24, [sp, #32]
-    ldp x25, x26, [sp, #48]
-    ldp x27, x28, [sp, #64]
-    ldp x29, x30, [sp, #80]
-    ldp d8, d9, [sp, #96]
-    ldp d10, d11, [sp, #112]
-    ldp d12, d13, [sp, #128]
-    ldp d14, d15, [sp, #144]
-    add sp, sp, #176
-    ret
-.size rwkv_switch_fibre, .-rwkv_switch_fibre
-)");
-
-inline void* prepare(char* top, void (*function)()) {
-    auto* words = reinterpret_cast<void**>(top - 176);
-    memset(words, 0, 176);
-    words[11] = reinterpret_cast<void*>(function);
-    return words;
-}
 #else
-#error "the emulation has no fibres for this processor"
+#error "the emulation has fibres for x86-64 and ELF alone: build without the feature cuda-emulation"
 #endif
 
 // Room for the stacks of a block, as long as the host's thread lives.
