@@ -99,6 +99,21 @@ impl Cuda {
     }
 }
 
+/// Sees to it that NVIDIA's compilers are there.
+pub(crate) fn fetch() -> anyhow::Result<()> {
+    Tools::get().map(|_| ())
+}
+
+/// Builds the program that compares a GPU with the CPU, says where it is, and runs it.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let mut build = job::cargo(".");
+    build.args(["build", "--release", "--package", "rwkv-tests", "--bin", "cuda-check"]);
+    job::run(build.args(["--features", "cuda"]))?;
+    let program = root().join("target/release/cuda-check");
+    println!("{} runs on any machine with a driver, without these files", program.display());
+    job::run(&mut Command::new(program))
+}
+
 /// Where NVIDIA's libraries are, if they were fetched: the tests of the tool look for NVRTC there.
 pub(crate) fn libraries() -> Option<PathBuf> {
     Some(Tools::place().join("lib")).filter(|dir| dir.exists())

@@ -45,6 +45,8 @@ enum Job {
     C(c::C),
     /// Compile the CUDA kernels for every architecture, and list what each of them takes
     Cuda(cuda::Cuda),
+    /// Build the program that compares the bits of a GPU with the CPU's and times both, and run it
+    CudaCheck,
     /// Generate tokens in an embassy executor beside a task that blinks, and prove their bits
     Embassy,
     /// Build the example firmware, and prove that it writes the host's text
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Job::Bench(bench) => bench.run(),
         Job::C(c) => c.run(),
         Job::Cuda(cuda) => cuda.run(),
+        Job::CudaCheck => cuda::check(),
         Job::Embassy => embassy::run(),
         Job::Examples(examples) => examples.run(),
         Job::Size => size::run(),

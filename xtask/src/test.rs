@@ -152,6 +152,7 @@ fn tools() -> Vec<Step> {
     let tools = setup::EMULATORS.into_iter().chain(setup::COMPILERS);
     let mut steps: Vec<Step> = tools.map(there).collect();
     steps.push(step("rp2040js is there", setup::rp2040js));
+    steps.push(step("NVIDIA's compilers are there", cuda::fetch));
     steps
 }
 

@@ -33,6 +33,21 @@ fn prefill_runs_where_it_is_told() {
     rwkv(dir.path(), &["prefill", "@m.rwkv", "-o", "@x", "--backend", "gpu"]).expect_err("no such");
 }
 
+/// The same suite as the program `cuda-check` runs, where there is a device.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_gives_the_bits_of_steps() {
+    use rwkv_host::prefill::cuda::device::Device;
+    match Device::open() {
+        Err(error) => println!("skipped: {error}"),
+        Ok(device) => {
+            let must = &mut |name: &str, result| assert_eq!(result, Ok(()), "{name}");
+            rwkv_tests::cuda::versions(&|_| &device, must);
+            rwkv_tests::cuda::released(&|_| &device, must);
+        }
+    }
+}
+
 #[cfg(feature = "cuda-emulation")]
 mod emulated {
     use std::{
@@ -40,121 +55,51 @@ mod emulated {
         rc::Rc,
     };
 
-    use rwkv_core::{Digest, Error, Image};
+    use rwkv_core::{Digest, Error};
     use rwkv_host::{
         convert::Weights,
         file::ImageFile,
         memory::Memory,
         prefill::cuda::{
-            CudaError, Driver, Launch, Options, Prefill, Products,
+            CudaError, Driver, Launch, Options, Prefill,
             emulate::{Buffer, Emulated, Generation},
         },
     };
-    use rwkv_tests::{
-        formats, image, image_with,
-        random::{self, Container, VERSIONS},
-        shipped, step, text, xorshift,
-    };
+    use rwkv_tests::{cuda, image, random, step, text};
 
     const DEVICE: Emulated = Emulated { generation: Generation::Ampere, backward: false };
 
-    /// Ways to run a prompt, none of which may show in a bit: the device, how it multiplies, and
-    /// tokens of a piece and of a slab.
-    const WAYS: [(Emulated, Options); 3] = [
-        (DEVICE, Options { piece: 64, slab: 24, products: Products::Tensor }),
-        (
-            Emulated { generation: Generation::Turing, backward: true },
-            Options { piece: 33, slab: 64, products: Products::Tensor },
-        ),
-        (
-            Emulated { backward: true, ..DEVICE },
-            Options { piece: 16, slab: 7, products: Products::Dot4 },
-        ),
-    ];
-
-    /// Runs the pieces of a prompt; compares the digest of each token and the last logits with
-    /// those of steps from the same state.
-    fn equals_step(name: &str, image: &Image<'_>, start: &Memory, pieces: &[&[u32]], way: usize) {
-        let prompt = pieces.concat();
-        let (device, options) = WAYS[way % WAYS.len()];
-        let expected = step(&mut start.clone(), image, &prompt).expect("it steps");
-        let prefill = Prefill::new(device, image, options).expect("it fits");
-        let mut memory = start.clone();
-        let mut logits = vec![0.0; image.header().dims.vocab as usize];
-        let mut found = Vec::new();
-        for piece in pieces {
-            let state = memory.state(image).expect("it fits");
-            let sinks = &mut [logits.as_mut_slice()];
-            found.extend(prefill.digests(state, piece, sinks).expect("it prefills"));
+    /// A device for each of [`cuda::WAYS`].
+    fn device(way: usize) -> Emulated {
+        match way {
+            0 => DEVICE,
+            1 => Emulated { generation: Generation::Turing, backward: true },
+            _ => Emulated { backward: true, ..DEVICE },
         }
-        let wrong = found.iter().zip(&expected.0).position(|(found, expected)| found != expected);
-        assert_eq!(wrong, None, "{name}, way {way}: the first token that differs");
-        assert_eq!((found.len(), &logits), (prompt.len(), &expected.1), "{name}, way {way}");
     }
 
-    fn each_format(name: &str, checkpoint: &std::path::Path, prompt: &[u32], ways: usize) {
-        for (index, (format, options)) in formats().iter().enumerate() {
-            let file = image_with(checkpoint, options);
-            let image = file.open().expect("it opens");
-            for way in index..index + ways {
-                let (first, second) = prompt.split_at([prompt.len(), 17, 40][way % 3]);
-                let name = format!("{name}, {format}");
-                let pieces = [first, second];
-                let pieces = if second.is_empty() { &pieces[..1] } else { &pieces };
-                equals_step(&name, &image, &Memory::new(&image), pieces, way);
-            }
-        }
+    fn must(name: &str, result: Result<(), String>) {
+        assert_eq!(result, Ok(()), "{name}");
     }
 
     #[test]
     fn kernels_give_the_bits_of_steps() {
-        for version in VERSIONS {
-            let checkpoint = random::checkpoint(version, Container::Safetensors);
-            each_format(version, checkpoint.path(), &text(70, 3), 3);
-        }
+        cuda::versions(&device, &mut must);
     }
 
-    /// Several blocks of rows and stages of inputs, and heads of 32.
     #[test]
     fn shipped_models_give_the_bits_of_steps() {
-        for model in ["tunes-v4", "tunes-v7"] {
-            each_format(model, &shipped(model), &text(45, 5), 1);
-        }
+        cuda::shipping(&device, &mut must);
     }
 
-    /// Heads of 64, whose states are kept in registers.
     #[test]
     fn released_head_sizes_give_the_bits_of_steps() {
-        for version in ["5.2", "6", "7"] {
-            each_format(version, random::released(version).path(), &text(41, 8), 1);
-        }
+        cuda::released(&device, &mut must);
     }
 
     #[test]
     fn lengths_and_splits_and_initial_states_give_the_bits_of_steps() {
-        let mut word = xorshift(9);
-        for (index, version) in ["4", "5.2", "6", "7", "7a"].into_iter().enumerate() {
-            let checkpoint = random::small(version);
-            let (format, options) = formats()[index % 4];
-            let file = image_with(checkpoint.path(), &options);
-            let image = file.open().expect("it opens");
-            for (way, len) in [1, 2, 15, 16, 17, 100, 1000].into_iter().enumerate() {
-                let prompt = text(len, word());
-                let mut memory = Memory::new(&image);
-                let mut state = memory.state(&image).expect("it fits");
-                for words in state.words_mut() {
-                    words.iter_mut().for_each(|x| *x = f32::from((word() >> 16) as i16) / 65536.0);
-                }
-                let (mut rest, mut pieces) = (&prompt[..], Vec::new());
-                while !rest.is_empty() {
-                    let (piece, later) = rest.split_at(rest.len().min(1 + word() as usize % 400));
-                    pieces.push(piece);
-                    rest = later;
-                }
-                let name = format!("{version}, {format}, {len} tokens");
-                equals_step(&name, &image, &memory, &pieces, way);
-            }
-        }
+        cuda::lengths(&device, &mut must);
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! What the executor needs of a driver: memory of the device, and kernels that run there in order.
 
+#![cfg_attr(
+    not(any(feature = "cuda", feature = "cuda-emulation")),
+    allow(dead_code, reason = "this build has no driver")
+)]
+
 use super::CudaError;
 
 /// A device, or what stands for one. Everything happens in the order in which it is asked for.
@@ -47,6 +52,43 @@ pub trait Driver {
     /// # Errors
     /// [`CudaError::Driver`].
     fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError>;
+}
+
+impl<D: Driver> Driver for &D {
+    type Buffer = D::Buffer;
+
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn allocate(&self, words: usize) -> Result<Self::Buffer, CudaError> {
+        (**self).allocate(words)
+    }
+
+    fn address(&self, buffer: &Self::Buffer) -> u64 {
+        (**self).address(buffer)
+    }
+
+    fn clear(&self, buffer: &Self::Buffer, words: usize) -> Result<(), CudaError> {
+        (**self).clear(buffer, words)
+    }
+
+    fn upload(&self, words: &[u32], buffer: &Self::Buffer, at: usize) -> Result<(), CudaError> {
+        (**self).upload(words, buffer, at)
+    }
+
+    fn download(
+        &self,
+        buffer: &Self::Buffer,
+        at: usize,
+        words: &mut [u32],
+    ) -> Result<(), CudaError> {
+        (**self).download(buffer, at, words)
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError> {
+        (**self).launch(launch)
+    }
 }
 
 /// A kernel and what it works on. Only the executor makes them, and it answers for every address:

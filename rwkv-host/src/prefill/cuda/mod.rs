@@ -9,18 +9,13 @@
 mod compile;
 #[cfg(feature = "cuda")]
 pub mod device;
-#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 mod driver;
 #[cfg(feature = "cuda-emulation")]
 pub mod emulate;
 mod error;
-#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 mod run;
-#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 mod sequence;
 
-#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 pub use driver::{Driver, Launch};
 pub use error::CudaError;
-#[cfg(any(feature = "cuda", feature = "cuda-emulation"))]
 pub use run::{Options, Prefill, Products};
