@@ -1,31 +1,29 @@
 //! The sequence executor on a device: every operation is a kernel, or a few, over all tokens.
 
+mod products;
+
 use rwkv_core::{
     Digest, Error, ImageError, Logits,
     exec::{
         Bump, Carry, Executor, Input, Output, Shifted, Span, Wkv5, Wkv7, finite,
         record::{columns_room, deep_table, product_room},
     },
-    image::{Dims, Format, GROUP, Header, Id, RECORD_WORDS, Record, SectionKind, Shape},
+    image::{Dims, Header, Id, RECORD_WORDS, Record, SectionKind, Shape},
     op::{Activation, Shift},
 };
 
 use super::{
-    CudaError, Driver, Launch, Prefill, Products,
+    CudaError, Driver, Launch, Prefill,
     driver::Argument::{self, Address, Float, Word},
 };
+use products::{Target, Vectors};
 
 /// Threads of most blocks.
 const THREADS: u32 = 256;
-/// Rows and tokens of a block of a product: of a row-major one of floats, and of all others.
-const SIDE_EIGHT: u32 = 32;
-const SIDE: u32 = 64;
 /// Elements that a thread of a digest adds, at most, where there are many.
 const DIGEST_RUN: u32 = 16;
 /// How a product is stored that is added, beside the codes of activations.
 const ADD: u32 = 7;
-/// An input as it is; other codes are those of token shifts.
-const PLAIN: u32 = 0;
 
 /// A run of tokens, each with a scratch of its own on the device.
 pub(super) struct Sequence<'a, D: Driver, L> {
@@ -49,26 +47,6 @@ struct Placed {
     payload: Argument,
     /// Floats of a block of vectors.
     tile: Argument,
-}
-
-/// The inputs of a product: a vector of each of some tokens.
-#[derive(Clone, Copy)]
-struct Vectors {
-    /// Of the first token.
-    address: u64,
-    len: u32,
-    tokens: u32,
-}
-
-/// Where a product goes.
-#[derive(Clone, Copy)]
-struct Target {
-    /// Of the first token.
-    address: u64,
-    gate: u64,
-    /// Words from one token to the next.
-    stride: u32,
-    f: u32,
 }
 
 const fn code(f: Activation) -> u32 {
@@ -246,86 +224,9 @@ impl<'a, D: Driver, L: Logits> Sequence<'a, D, L> {
         self.elements("table_row", out, &arguments)
     }
 
-    /// Quantises the inputs of an integer product.
-    fn quantise(
-        &self,
-        x: Vectors,
-        [kind, mix, tile, carry]: [Argument; 4],
-        bits: u8,
-    ) -> Result<(), CudaError> {
-        let memory = &self.on.memory;
-        let inputs = Address(self.on.driver.address(&memory.inputs));
-        let scales = Address(self.on.driver.address(&memory.scales));
-        let (stride, plane) = (Word(self.stride()), self.plane(&x));
-        let (x_at, x_len, bits) = (Address(x.address), Word(x.len), Word(bits.into()));
-        let arguments = [
-            kind,
-            mix,
-            tile,
-            carry,
-            x_at,
-            stride,
-            x_len,
-            bits,
-            inputs,
-            plane,
-            scales,
-            self.failed(),
-        ];
-        self.launch("quantise", [x.tokens, 1], 128, &arguments)
-    }
-
-    /// Words from the plane of low bytes to that of high bytes.
-    fn plane(&self, x: &Vectors) -> Argument {
-        Word(x.tokens * x.len.div_ceil(GROUP as u32) * (GROUP as u32 / 4))
-    }
-
-    /// The product of a matrix with inputs that are in place: quantised, or floats.
-    fn multiply_matrix(
-        &self,
-        placed: Placed,
-        columns: bool,
-        x: Vectors,
-        target: Target,
-    ) -> Result<(), CudaError> {
-        let record = placed.record;
-        let (rows, cols) = (Word(record.rows), Word(record.cols));
-        let matrix = [placed.payload, rows, cols, Word(record.tile_rows.into())];
-        let tokens = Word(x.tokens);
-        let Target { address, gate, stride, f } = target;
-        let into = [Address(address), Address(gate), Word(stride), Word(f), tokens];
-        let side = if columns || record.format.is_integer() { SIDE } else { SIDE_EIGHT };
-        let grid = [record.rows.div_ceil(side), x.tokens.div_ceil(side)];
-        let input = if record.format.is_integer() {
-            let memory = &self.on.memory;
-            let inputs = Address(self.on.driver.address(&memory.inputs));
-            let scales = Address(self.on.driver.address(&memory.scales));
-            vec![inputs, self.plane(&x), scales]
-        } else {
-            vec![Address(x.address), Word(self.stride())]
-        };
-        let kernel = product_kernel(&record, columns, self.on.options.products)?;
-        self.launch(kernel, grid, THREADS, &[&matrix[..], &input, &into].concat())
-    }
-
     /// A vector of every token.
     fn vectors(&self, x: Span) -> Vectors {
         Vectors { address: self.vector_of(0, x), len: x.len() as u32, tokens: self.tokens }
-    }
-
-    /// The product of a matrix with vectors as they are.
-    fn plain_product(
-        &self,
-        placed: Placed,
-        columns: bool,
-        x: Vectors,
-        target: Target,
-    ) -> Result<(), CudaError> {
-        if placed.record.format.is_integer() {
-            let none = [Word(PLAIN), Address(0), Word(1), Address(0)];
-            self.quantise(x, none, placed.record.bits)?;
-        }
-        self.multiply_matrix(placed, columns, x, target)
     }
 
     /// A token shift, with the record of its weights.
@@ -391,47 +292,6 @@ impl<'a, D: Driver, L: Logits> Sequence<'a, D, L> {
         }
         Ok(())
     }
-}
-
-/// The kernel for a matrix.
-fn product_kernel(
-    record: &Record,
-    columns: bool,
-    products: Products,
-) -> Result<&'static str, CudaError> {
-    use {
-        Format::{F16, F32, Int4, Int4Lanes, Int8},
-        Products::{Dot4, Tensor},
-    };
-    let wide = record.bits > 8;
-    Ok(match (columns, record.format, products, wide) {
-        (false, F32, ..) => "rows_f32",
-        (false, F16, ..) => "rows_f16",
-        (true, F32, ..) => "columns_f32",
-        (true, F16, ..) => "columns_f16",
-        (false, Int8, Dot4, false) => "rows_int8_dot4_8",
-        (false, Int8, Dot4, true) => "rows_int8_dot4_15",
-        (false, Int8, Tensor, false) => "rows_int8_tensor_8",
-        (false, Int8, Tensor, true) => "rows_int8_tensor_15",
-        (false, Int4, Dot4, false) => "rows_int4_dot4_8",
-        (false, Int4, Dot4, true) => "rows_int4_dot4_15",
-        (false, Int4, Tensor, false) => "rows_int4_tensor_8",
-        (false, Int4, Tensor, true) => "rows_int4_tensor_15",
-        (false, Int4Lanes, Dot4, false) => "rows_int4_lanes_dot4_8",
-        (false, Int4Lanes, Dot4, true) => "rows_int4_lanes_dot4_15",
-        (false, Int4Lanes, Tensor, false) => "rows_int4_lanes_tensor_8",
-        (false, Int4Lanes, Tensor, true) => "rows_int4_lanes_tensor_15",
-        (true, Int8, Dot4, false) => "columns_int8_dot4_8",
-        (true, Int8, Dot4, true) => "columns_int8_dot4_15",
-        (true, Int8, Tensor, false) => "columns_int8_tensor_8",
-        (true, Int8, Tensor, true) => "columns_int8_tensor_15",
-        (true, Int4, Dot4, false) => "columns_int4_dot4_8",
-        (true, Int4, Dot4, true) => "columns_int4_dot4_15",
-        (true, Int4, Tensor, false) => "columns_int4_tensor_8",
-        (true, Int4, Tensor, true) => "columns_int4_tensor_15",
-        // `Record::parse` refuses it.
-        (true, Int4Lanes, ..) => return Err(CudaError::Internal),
-    })
 }
 
 impl<D: Driver, L: Logits> Executor for Sequence<'_, D, L> {
