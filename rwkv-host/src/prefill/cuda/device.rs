@@ -72,7 +72,10 @@ impl Context {
 
 fn failed(what: &str) -> impl Fn(DriverError) -> CudaError {
     let what = what.to_owned();
-    move |error| CudaError::Driver { what: what.clone(), reason: error.to_string() }
+    move |error| {
+        let reason = format!("{error}; nvidia-smi shows how the GPU is, --backend cpu needs none");
+        CudaError::Driver { what: what.clone(), reason }
+    }
 }
 
 impl Device {
@@ -246,7 +249,7 @@ mod tests {
             Ok(device) => println!("skipped: there is {}, {}", device.name(), device.origin()),
             Err(error) => {
                 let text = error.to_string();
-                assert!(text.contains("--backend cpu") || text.contains("failed"), "{text}");
+                assert!(text.contains("--backend cpu"), "{text}");
             }
         }
     }
