@@ -3,7 +3,7 @@
 use rwkv_core::{Error, Image, StateView};
 
 /// The state and the scratch of one sequence, of exactly the size that the image asks for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Memory {
     state: Vec<f32>,
     ready: bool,

@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod containers;
+pub mod cuda;
 pub mod damage;
 pub mod devices;
 mod gguf;

@@ -64,13 +64,27 @@ pub(crate) struct Tensor {
     pub(crate) values: Vec<f32>,
 }
 
+/// The list of a version's tensors. It is part of the program, which may run elsewhere.
+fn list(version: &str) -> &'static str {
+    match version {
+        "4" => include_str!("../golden/versions/4.txt"),
+        "5.0" => include_str!("../golden/versions/5.0.txt"),
+        "5.1" => include_str!("../golden/versions/5.1.txt"),
+        "5.2" => include_str!("../golden/versions/5.2.txt"),
+        "6" => include_str!("../golden/versions/6.txt"),
+        "7" => include_str!("../golden/versions/7.txt"),
+        "7a" => include_str!("../golden/versions/7a.txt"),
+        _ => panic!("there is no version {version}"),
+    }
+}
+
 fn golden(version: &str, extension: &str) -> PathBuf {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/versions");
     folder.join(format!("{version}.{extension}"))
 }
 
 fn tensors(version: &str) -> Vec<Tensor> {
-    fill(&fs::read_to_string(golden(version, "txt")).expect("the list of tensors"))
+    fill(list(version))
 }
 
 /// A GGUF file of version 7 whose matrices are stored in blocks of integers, and a safetensors
@@ -79,14 +93,14 @@ fn tensors(version: &str) -> Vec<Tensor> {
 /// # Panics
 /// If there is none.
 pub fn quantised(blocks: Blocks) -> [NamedTempFile; 2] {
-    let list = fs::read_to_string(golden("7", "txt")).expect("the list of tensors");
+    let list = self::list("7");
     let wide = |size: &str| match size {
         "48" => "64".to_owned(),
         "100" => "96".to_owned(),
         "12" => "16".to_owned(),
         size => size.to_owned(),
     };
-    let mut tensors = fill(&resized(&list, wide));
+    let mut tensors = fill(&resized(list, wide));
     let stored = gguf::bytes(tensors.clone(), Stored::Blocks(blocks));
     for tensor in tensors.iter_mut().filter(|tensor| containers::is_matrix(tensor)) {
         tensor.values = blocks::round(&tensor.values, blocks);
@@ -163,7 +177,7 @@ pub fn sharing(count: usize) -> Vec<u8> {
 
 /// The tensors of a model of a quarter of the width and one layer.
 fn narrow(version: &str, vocab: &str) -> Vec<Tensor> {
-    let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
+    let list = self::list(version);
     let size = |size: &str| match size {
         "256" => vocab.to_owned(),
         "48" => "12".to_owned(),
@@ -175,6 +189,20 @@ fn narrow(version: &str, vocab: &str) -> Vec<Tensor> {
     };
     let lines: Vec<&str> = list.lines().filter(|line| !line.starts_with("blocks.1.")).collect();
     fill(&resized(&lines.join("\n"), size))
+}
+
+/// A checkpoint of a version from 5 on with one head of 64 channels, as released models have.
+///
+/// # Panics
+/// If there is none.
+pub fn released(version: &str) -> NamedTempFile {
+    let list = self::list(version);
+    let size = |size: &str| match size {
+        "48" | "16" | "12" => "64".to_owned(),
+        "4" | "3" => "1".to_owned(),
+        size => size.to_owned(),
+    };
+    file(&safetensors(&fill(&resized(list, size))))
 }
 
 /// A checkpoint of version 4 or 7 with eight times the width, such as a device streams.
@@ -191,14 +219,14 @@ pub fn wide(version: &str) -> NamedTempFile {
 /// # Panics
 /// If there is none.
 pub fn wider(version: &str, times: usize) -> NamedTempFile {
-    let list = fs::read_to_string(golden(version, "txt")).expect("the list of tensors");
+    let list = self::list(version);
     let size = |size: &str| match size {
         "48" => (48 * times).to_string(),
         "100" => (4 * 48 * times).to_string(),
         "4" => (4 * times).to_string(),
         size => size.to_owned(),
     };
-    file(&safetensors(&fill(&resized(&list, size))))
+    file(&safetensors(&fill(&resized(list, size))))
 }
 
 /// Tensors as a list asks for them, the same every time.
@@ -302,8 +330,8 @@ pub fn tuned_states(version: &str) -> NamedTempFile {
 }
 
 fn tuned_tensors(version: &str) -> Vec<Tensor> {
-    let lists = ["txt", "tuned.txt"].map(|list| fs::read_to_string(golden(version, list)));
-    fill(&lists.map(|list| list.expect("the lists of tensors")).concat())
+    let tuned = fs::read_to_string(golden(version, "tuned.txt")).expect("the list of tensors");
+    fill(&[list(version), &tuned].concat())
 }
 
 /// The text that was read from the tuned states, and the logits after each token of it.

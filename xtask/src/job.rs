@@ -41,7 +41,11 @@ pub(crate) fn all_features() {
 
 /// The features that the host is built with. All of them take a minute more.
 pub(crate) fn features() -> &'static [&'static str] {
-    if ALL_FEATURES.load(Ordering::Relaxed) { &["--features", "rwkv-host/neox"] } else { &[] }
+    if ALL_FEATURES.load(Ordering::Relaxed) {
+        &["--features", "rwkv-host/neox,rwkv-host/cuda-emulation,rwkv-tests/cuda"]
+    } else {
+        &[]
+    }
 }
 
 /// Runs a command to its end.

@@ -3,6 +3,7 @@
 mod bench;
 mod c;
 mod cores;
+mod cuda;
 mod demo;
 mod document;
 mod embassy;
@@ -16,6 +17,7 @@ mod llama;
 mod panics;
 mod probe;
 mod profile;
+mod roofline;
 mod setup;
 mod size;
 mod suite;
@@ -42,6 +44,10 @@ enum Job {
     Bench(bench::Bench),
     /// Build the C interface, and prove that firmware in C computes the host's bits
     C(c::C),
+    /// Compile the CUDA kernels for every architecture, and list what each of them takes
+    Cuda(cuda::Cuda),
+    /// Build the program that compares the bits of a GPU with the CPU's and times both, and run it
+    CudaCheck,
     /// Generate tokens in an embassy executor beside a task that blinks, and prove their bits
     Embassy,
     /// Build the example firmware, and prove that it writes the host's text
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Job::Exactness(exactness) => exactness.run(),
         Job::Bench(bench) => bench.run(),
         Job::C(c) => c.run(),
+        Job::Cuda(cuda) => cuda.run(),
+        Job::CudaCheck => cuda::check(),
         Job::Embassy => embassy::run(),
         Job::Examples(examples) => examples.run(),
         Job::Size => size::run(),

@@ -13,6 +13,7 @@ use crate::{
     bench::Bench,
     c::{C, CAPI},
     cores::PROBE,
+    cuda::{self, Cuda},
     demo::Demo,
     embassy::{self, EXAMPLE},
     exactness::Exactness,
@@ -151,6 +152,7 @@ fn tools() -> Vec<Step> {
     let tools = setup::EMULATORS.into_iter().chain(setup::COMPILERS).chain([setup::BROWSER]);
     let mut steps: Vec<Step> = tools.map(there).collect();
     steps.push(step("rp2040js is there", setup::rp2040js));
+    steps.push(step("NVIDIA's compilers are there", cuda::fetch));
     steps
 }
 
@@ -195,6 +197,9 @@ fn tests() -> Vec<Step> {
     vec![
         step("cargo test with every feature", || {
             let mut test = job::cargo(".");
+            if let Some(dir) = cuda::libraries() {
+                test.env("LD_LIBRARY_PATH", dir);
+            }
             job::run(test.args(["test", "--workspace", "--no-fail-fast"]).args(job::features()))
         }),
         step("cargo xtask demo", || Demo::try_parse_from(["demo", "-n", "64"])?.run()),
@@ -204,6 +209,7 @@ fn tests() -> Vec<Step> {
 /// What runs on other cores.
 fn firmware() -> Vec<Step> {
     vec![
+        step("cargo xtask cuda", || Cuda::default().run()),
         step("cargo xtask c", || C::try_parse_from(["c", "--check"])?.run()),
         step("cargo xtask embassy", embassy::run),
         step("cargo xtask examples", || Examples::try_parse_from(["examples", "--check"])?.run()),

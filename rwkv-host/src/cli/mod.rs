@@ -33,6 +33,7 @@ use serde::Serialize;
 
 use crate::{
     file::Input,
+    prefill::{Backend, Runner},
     tokenizer::{Tokenizer, TokenizerError},
 };
 
@@ -120,6 +121,18 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Place(args) => crate::fit::place_command(&args),
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings an image to where it is to run, and says what was chosen where that is left open.
+///
+/// # Errors
+/// What is missing for the GPU, if it was asked for by name.
+pub(crate) fn runner<'a>(backend: Backend, image: &'a Image<'a>) -> anyhow::Result<Runner<'a>> {
+    let (runner, note) = backend.open(image)?;
+    if let Some(note) = note {
+        eprintln!("{note}");
+    }
+    Ok(runner)
 }
 
 /// A prompt: text, or a file's bytes; a line break unless told.

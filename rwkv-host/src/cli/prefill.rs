@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Start, start::Begun};
 use crate::{
     file,
-    prefill::prefill,
+    prefill::Backend,
     state::{self, Place},
 };
 
@@ -18,6 +18,9 @@ pub(super) struct PrefillArgs {
     image: PathBuf,
     #[command(flatten)]
     start: Start,
+    /// Where the prompt runs; the bits are the same
+    #[arg(long, value_enum, default_value_t)]
+    backend: Backend,
     /// The state to write
     #[arg(short, long, value_name = "OUT.state")]
     output: PathBuf,
@@ -32,7 +35,8 @@ pub(super) fn command(args: &PrefillArgs) -> anyhow::Result<()> {
     let Begun { mut memory, position, tokens, .. } = args.start.begin(&image, &tokenizer)?;
     // The last token is read by whoever goes on: only reading it gives its logits.
     let (pending, read) = tokens.split_last().context("there is no token to read")?;
-    prefill::<&mut [f32]>(&image, memory.state(&image)?, read, &mut [])?;
+    let runner = super::runner(args.backend, &image)?;
+    runner.prefill::<&mut [f32]>(memory.state(&image)?, read, &mut [])?;
     let position = position.saturating_add(read.len() as u64);
     let place = Place { position, pending: Some(*pending) };
     state::write(&args.output, &image, &mut memory, place)?;

@@ -1,7 +1,11 @@
 //! A whole prompt at once: the sequence executor.
 
+mod backend;
 mod cpu;
+pub mod cuda;
 mod turn;
+
+pub use backend::{Backend, Runner};
 
 use rwkv_core::{
     Digest, Error, Image, Logits, StateView, exec,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{PIECE, Trace, Traced};
 use crate::{
     cli::Grouped,
+    prefill::cuda::CudaError,
     validate::{Host, Reference},
 };
 
@@ -83,7 +84,7 @@ fn check_one(
     host: &mut Host<'_>,
     traced: &Traced,
     progress: &mut impl FnMut(usize),
-) -> Result<Checked, rwkv_core::Error> {
+) -> Result<Checked, CudaError> {
     host.reset();
     let tokens: Vec<u32> = traced.tokens().collect();
     let mut first_difference = None;

@@ -108,7 +108,7 @@ pub fn bisect(
     token: u32,
 ) -> Result<Finding, ValidateError> {
     let trace = Trace::of(image, before, token);
-    let trace = trace.map_err(|error| ValidateError::Host { index: 0, error })?;
+    let trace = trace.map_err(|error| ValidateError::Host { index: 0, error: error.into() })?;
     let mut look = |depth| {
         device.write_state(before)?;
         device.look(token, depth)

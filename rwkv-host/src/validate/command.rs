@@ -12,6 +12,7 @@ use crate::{
     cli,
     device::{Device, Fault, Flip},
     file::{self, Input},
+    prefill::Backend,
     prompts::Case,
     tokenizer::Tokenizer,
     trace::Trace,
@@ -32,6 +33,9 @@ pub struct ValidateArgs {
     /// Many prompts
     #[command(flatten)]
     pub prompts: cli::Prompts,
+    /// Where the host computes; the bits are the same
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
     /// Tokens to generate after each prompt that does not say how many
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = 64)]
     pub tokens: u32,
@@ -129,7 +133,7 @@ impl ValidateArgs {
         let nothing = cases.iter().any(|case| case.tokens.is_empty());
         ensure!(!nothing, "the state awaits no token: give a prompt to go on with");
         let sampler = self.sampling.settings(image, &tokenizer)?;
-        let mut host = Host::parallel(image, sampler.clone())?;
+        let mut host = Host::on(cli::runner(self.backend, image)?, image, sampler.clone())?;
         let state = self.start.state.is_some().then_some(&words[..]);
         let begin = Begin { sampler, state };
         let mut device = self.started(image)?;
@@ -146,7 +150,8 @@ impl ValidateArgs {
         let mut host = match image {
             Some(image) => {
                 trace.check_image(image).context("give the image that the trace is of")?;
-                Some(Host::parallel(image, trace.sampler.clone())?)
+                let runner = cli::runner(self.backend, image)?;
+                Some(Host::on(runner, image, trace.sampler.clone())?)
             }
             None => None,
         };

@@ -22,7 +22,7 @@ pub(crate) mod tests;
 use std::time::Instant;
 
 use rwkv_core::{
-    Digest, Error,
+    Digest,
     sampler::{SamplerConfig, SamplerError},
 };
 use rwkv_embedded::agent::protocol::{AgentError, MAX_FEED, SamplerSettings, Token};
@@ -37,7 +37,10 @@ pub use report::Report;
 pub use validation::{Expected, Facts, Named, Single, Validation, validate_all};
 pub use verdict::{Cost, Course, Difference, Found, Verdict};
 
-use crate::device::{Device, DeviceError, Refusal};
+use crate::{
+    device::{Device, DeviceError, Refusal},
+    prefill::cuda::CudaError,
+};
 
 /// Tokens generated between two comparisons.
 const PIECE: usize = 16;
@@ -55,7 +58,7 @@ pub enum ValidateError {
         /// The first of the tokens that it was about to compute.
         index: usize,
         /// Why.
-        error: Error,
+        error: CudaError,
     },
     /// The host's sampler chooses none.
     #[error("the host cannot choose token {index}: {error}; change the sampler's settings")]
@@ -127,7 +130,8 @@ fn compare(
     reference.reset();
     device.reset(begin.sampler.clone())?;
     if let Some(words) = begin.state {
-        reference.restore(words).map_err(|error| ValidateError::Host { index: 0, error })?;
+        let restored = reference.restore(words);
+        restored.map_err(|error| ValidateError::Host { index: 0, error: error.into() })?;
         device.write_state(words)?;
     }
     if prompt.is_empty() {
@@ -202,15 +206,15 @@ fn find(
     before: &[u32],
     at: &Difference,
 ) -> Result<Finding, ValidateError> {
-    let failed = |error| ValidateError::Host { index: at.index, error };
+    let failed = |error: CudaError| ValidateError::Host { index: at.index, error };
     host.reset();
     if let Some(words) = state {
-        host.restore(words).map_err(failed)?;
+        host.restore(words).map_err(|error| failed(error.into()))?;
     }
     if !before.is_empty() {
         host.feed(before).map_err(failed)?;
     }
-    let words = host.state().map_err(failed)?;
+    let words = host.state().map_err(|error| failed(error.into()))?;
     let computed = host.feed(&[at.token]).map_err(failed)?;
     if computed != [at.host] {
         let digest = computed.first().copied().unwrap_or_default();

@@ -3,7 +3,7 @@
 use rwkv_core::{Digest, Error, sampler::SamplerError};
 
 use super::{Computing, Reference};
-use crate::trace::Traced;
+use crate::{prefill::cuda::CudaError, trace::Traced};
 
 /// A traced prompt in the place of a computation.
 pub struct Recorded<'a> {
@@ -30,7 +30,7 @@ impl Reference for Recorded<'_> {
         Err(Error::StateSize { needed: 0, given: words.len() as u32 })
     }
 
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, CudaError> {
         let expected = self.traced.tokens().zip(&self.traced.digests).skip(self.read);
         let pairs = tokens.iter().zip(expected);
         let digests: Vec<Digest> = pairs
@@ -38,7 +38,7 @@ impl Reference for Recorded<'_> {
             .map(|(_, (_, digest))| *digest)
             .collect();
         if digests.len() != tokens.len() {
-            return Err(Error::Internal);
+            return Err(Error::Internal.into());
         }
         self.read += tokens.len();
         Ok(digests)

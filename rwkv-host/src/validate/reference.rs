@@ -2,13 +2,15 @@
 
 use rwkv_core::{
     Digest, Error, Image, Model,
-    kernel::native,
     sampler::{Banned, Sampler, SamplerError},
     stream::InPlace,
 };
 use rwkv_embedded::agent::protocol::SamplerSettings;
 
-use crate::{memory::Memory, prefill};
+use crate::{
+    memory::Memory,
+    prefill::{Runner, cuda::CudaError},
+};
 
 /// What a device ought to compute.
 pub trait Reference {
@@ -24,8 +26,8 @@ pub trait Reference {
     /// Reads `tokens` and returns the digest that each leads to.
     ///
     /// # Errors
-    /// As [`Model::step`].
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error>;
+    /// As [`Model::step`], or as [`Runner::digests`].
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, CudaError>;
 
     /// Chooses the token to follow the last one.
     ///
@@ -50,17 +52,17 @@ pub trait Computing: Reference {
 }
 
 /// How the host computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Parallel,
+#[derive(Debug)]
+enum Way<'a> {
+    Parallel(Runner<'a>),
     Stepwise,
 }
 
-/// The host's processor, with a state and a sampler of its own.
+/// The host's processor or its GPU, with a state and a sampler of its own.
 #[derive(Debug)]
 pub struct Host<'a> {
     image: &'a Image<'a>,
-    way: Way,
+    way: Way<'a>,
     memory: Memory,
     sampler: Sampler,
     start: Sampler,
@@ -69,7 +71,7 @@ pub struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// By parallel prefill.
+    /// By parallel prefill on the processor.
     ///
     /// # Errors
     /// If the sampler's settings are out of range.
@@ -77,7 +79,19 @@ impl<'a> Host<'a> {
         image: &'a Image<'a>,
         sampler: impl Into<SamplerSettings>,
     ) -> Result<Self, SamplerError> {
-        Self::new(image, sampler.into(), Way::Parallel)
+        Self::on(Runner::Cpu(image), image, sampler)
+    }
+
+    /// By parallel prefill wherever the image runs.
+    ///
+    /// # Errors
+    /// If the sampler's settings are out of range.
+    pub fn on(
+        runner: Runner<'a>,
+        image: &'a Image<'a>,
+        sampler: impl Into<SamplerSettings>,
+    ) -> Result<Self, SamplerError> {
+        Self::new(image, sampler.into(), Way::Parallel(runner))
     }
 
     /// One token after the other, as a device does it.
@@ -94,23 +108,13 @@ impl<'a> Host<'a> {
     fn new(
         image: &'a Image<'a>,
         settings: SamplerSettings,
-        way: Way,
+        way: Way<'a>,
     ) -> Result<Self, SamplerError> {
         Banned::new(&settings.banned)?;
         let start = Sampler::new(settings.config)?;
         let (memory, sampler, banned) =
             (Memory::new(image), start.clone(), settings.banned.to_vec());
         Ok(Self { image, way, memory, sampler, start, banned })
-    }
-
-    fn prefill(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
-        self.sampler.begin();
-        let mut sinks: Vec<_> = tokens.iter().map(|_| (Digest::default(), None)).collect();
-        if let Some((_, last)) = sinks.last_mut() {
-            *last = Some(self.sampler.within(Banned::new(&self.banned).ok()));
-        }
-        let state = self.memory.state(self.image)?;
-        prefill::digests_with(native(), self.image, state, tokens, &mut sinks, |sink| sink.0)
     }
 
     fn step(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
@@ -150,11 +154,11 @@ impl Reference for Host<'_> {
         self.memory.state(self.image)?.restore(words.iter().copied())
     }
 
-    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, Error> {
-        match self.way {
-            Way::Parallel => self.prefill(tokens),
-            Way::Stepwise => self.step(tokens),
-        }
+    fn feed(&mut self, tokens: &[u32]) -> Result<Vec<Digest>, CudaError> {
+        let Way::Parallel(runner) = &self.way else { return Ok(self.step(tokens)?) };
+        self.sampler.begin();
+        let last = self.sampler.within(Banned::new(&self.banned).ok());
+        runner.digests(self.memory.state(self.image)?, tokens, &mut [last])
     }
 
     fn choose(&mut self) -> Result<u32, SamplerError> {

@@ -99,7 +99,7 @@ fn shards_are_put_together() {
         (&files[..2], "of 3 shards are missing: 2"),
         (&[files[0].clone(), files[0].clone()], "shard 3 is there more than once"),
         (&[files[0].clone(), path("whole")], "report 2 is of another image"),
-        (&[image.clone()], "is not what rwkv eval --shard --json prints"),
+        (std::slice::from_ref(&image), "is not what rwkv eval --shard --json prints"),
     ] {
         let (done, _, error) = merge(files);
         assert!(!done && error.contains(said), "{error}");

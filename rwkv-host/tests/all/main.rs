@@ -1,5 +1,6 @@
 //! The host's tool and its functions, in one program.
 
+mod cuda;
 mod eval;
 mod files;
 mod fit;

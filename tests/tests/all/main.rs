@@ -5,6 +5,8 @@ mod agents;
 mod bisect;
 mod boards;
 mod containers;
+#[cfg(feature = "cuda")]
+mod cuda_check;
 mod damage;
 mod devices;
 mod export;
