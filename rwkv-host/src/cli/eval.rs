@@ -9,7 +9,7 @@ use rwkv_core::Image;
 use crate::{
     checkpoint::Checkpoint,
     convert::{self, Folds, Weights, convert},
-    eval::{By, Options, Report, Which, evaluate, merge},
+    eval::{By, Options, Report, Sums, Which, evaluate, merge},
     file::ImageFile,
     tokenizer::Tokenizer,
 };
@@ -90,7 +90,7 @@ fn merged(paths: &[PathBuf]) -> anyhow::Result<Report> {
         serde_json::from_slice(&text)
             .with_context(|| format!("{shown} is not what rwkv eval --shard --json prints"))
     };
-    let reports = paths.iter().map(report).collect::<anyhow::Result<Vec<Report>>>()?;
+    let reports = paths.iter().map(report).collect::<anyhow::Result<Vec<Sums>>>()?;
     Ok(merge(&reports)?)
 }
 

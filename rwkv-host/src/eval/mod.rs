@@ -20,7 +20,7 @@ use rwkv_core::{Error, Header, Image, ImageError, exec::record::Request, image::
 use thiserror::Error;
 
 pub use report::{Comparison, Part, Peak, Report, Score};
-pub use shard::{MergeError, NotAShard, Shard, Which, merge};
+pub use shard::{ComparisonSums, MergeError, NotAShard, Shard, Sums, Which, merge};
 
 use crate::{
     convert::{self, ConvertError},

@@ -12,10 +12,10 @@ const BAR: f64 = 32.0;
 const CONTEXT: usize = 24;
 
 /// How an image predicts a text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// Which part of the text it was, if not all of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
     /// Tokens that were predicted: all but the first.
     pub tokens: usize,
@@ -29,7 +29,7 @@ pub struct Report {
 }
 
 /// How well a text was predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Score {
     /// Bits that the text would take, coded by this model.
     pub bits: f64,
@@ -40,7 +40,7 @@ pub struct Score {
 }
 
 /// An image beside its reference, which reads the same text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// The reference's score.
     #[serde(flatten)]

@@ -6,7 +6,7 @@ use rwkv_core::{Image, image::CRC};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Comparison, Report, Score};
+use super::{Comparison, Part, Peak, Report, Score};
 
 /// Which shard: `2/8` is the second of eight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,34 @@ pub struct Shard {
     pub reference: Option<u32>,
     /// CRC-32 of the tokens of the whole text.
     pub text: u32,
+}
+
+/// What the JSON of a report says that is added up; everything else follows from it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Sums {
+    /// Which shard; none if it is a whole text.
+    pub shard: Option<Shard>,
+    /// [`Report::tokens`].
+    pub tokens: usize,
+    /// [`Report::bytes`].
+    pub bytes: usize,
+    /// [`Score::bits`].
+    pub bits: f64,
+    /// [`Report::reference`].
+    pub reference: Option<ComparisonSums>,
+}
+
+/// The same of a [`Comparison`], whose fields these are.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of a comparison")]
+pub struct ComparisonSums {
+    pub bits: f64,
+    pub kl_bits: f64,
+    pub largest_kl: Peak,
+    pub top1_tokens: usize,
+    pub parts: Vec<Part>,
+    pub part_tokens: usize,
+    pub worst_part: String,
 }
 
 /// Not a shard.
@@ -111,7 +139,7 @@ pub enum MergeError {
 ///
 /// # Errors
 /// See [`MergeError`].
-pub fn merge(reports: &[Report]) -> Result<Report, MergeError> {
+pub fn merge(reports: &[Sums]) -> Result<Report, MergeError> {
     let mut shards = Vec::new();
     for (at, report) in (1..).zip(reports) {
         shards.push((report.shard.as_ref().ok_or(MergeError::Whole(at))?, report));
@@ -132,7 +160,7 @@ pub fn merge(reports: &[Report]) -> Result<Report, MergeError> {
     }
     let tokens = shards.iter().map(|(_, report)| report.tokens).sum();
     let bytes = shards.iter().map(|(_, report)| report.bytes).sum();
-    let bits = shards.iter().map(|(_, report)| report.score.bits).sum();
+    let bits = shards.iter().map(|(_, report)| report.bits).sum();
     let beside: Option<Vec<_>> =
         shards.iter().map(|(_, report)| report.reference.as_ref()).collect();
     let reference = beside.filter(|all| !all.is_empty()).map(|all| compare(&all, tokens, bytes));
@@ -140,14 +168,14 @@ pub fn merge(reports: &[Report]) -> Result<Report, MergeError> {
     Ok(Report { shard: None, tokens, bytes, score, reference })
 }
 
-fn compare(all: &[&Comparison], tokens: usize, bytes: usize) -> Comparison {
+fn compare(all: &[&ComparisonSums], tokens: usize, bytes: usize) -> Comparison {
     let kl_bits = all.iter().map(|each| each.kl_bits).sum::<f64>();
     let top1_tokens = all.iter().map(|each| each.top1_tokens).sum::<usize>();
     let peaks = all.iter().map(|each| &each.largest_kl);
     let peak = peaks.reduce(|peak, x| if x.bits > peak.bits { x } else { peak });
     let first = all[0];
     Comparison {
-        score: Score::new(all.iter().map(|each| each.score.bits).sum(), tokens, bytes),
+        score: Score::new(all.iter().map(|each| each.bits).sum(), tokens, bytes),
         kl_bits,
         kl_bits_per_token: kl_bits / tokens as f64,
         largest_kl: peak.unwrap_or(&first.largest_kl).clone(),
