@@ -34,7 +34,7 @@ pub(crate) struct Llama {
 const PAIRS: [(&str, &str); 3] = [("f16", "f16"), ("int8", "q8_0"), ("int4", "q4_0")];
 
 /// A host has no buffers to save on, and several rows at once are faster.
-const BLOCKS: [&str; 2] = ["--block-bytes", "32768"];
+const BLOCKS: [&str; 2] = ["--block-bytes", "12288"];
 
 const THREADS: [&str; 2] = ["1", "2"];
 

@@ -30,6 +30,8 @@ const BAND: usize = 1 << 20;
 /// Tokens from which on tiles are joined, and rows that are joined then.
 const JOIN: usize = 8;
 const JOINED: usize = 32;
+/// Tokens whose shift is a task.
+const RUN: usize = 16;
 /// Tokens that take the columns of a matrix together: their sums stay in the cache.
 const TOGETHER: usize = 8;
 /// Tokens from which on it pays to turn columns of integers to rows.
@@ -137,15 +139,30 @@ impl<'a, K: Kernel, L: Logits + Send, W: Watch> Sequence<'a, K, L, W> {
         Ok(values)
     }
 
-    /// A copy of a vector of all tokens, led by the same vector of the token before them.
-    fn with_previous(&self, x: Span, previous: Carry) -> Result<Vec<f32>, Error> {
-        let mut all = Vec::with_capacity(x.len() * (self.tokens.len() + 1));
+    /// Shows `run` every token's scratch, and a vector of the token before it.
+    fn with_previous(
+        &mut self,
+        x: Span,
+        previous: Carry,
+        run: impl Fn(&[f32], Lane<'_>) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let stride = stride(self.image);
         let [shift, _] = self.state.layer(&self.image.header().dims, self.layer);
-        all.extend_from_slice(carried(shift, previous));
-        for scratch in self.scratch.chunks_exact(stride(self.image)) {
-            all.extend_from_slice(scratch.get(x.range()).ok_or(Error::Internal)?);
+        // What the first token of each run goes on from.
+        let lasts = self.scratch.chunks_exact(stride * RUN);
+        let mut before = vec![carried(shift, previous).to_vec()];
+        for lanes in lasts {
+            let last = lanes.get((RUN - 1) * stride..).and_then(|lane| lane.get(x.range()));
+            before.push(last.ok_or(Error::Internal)?.to_vec());
         }
-        Ok(all)
+        let runs = self.scratch.par_chunks_mut(stride * RUN).zip(before);
+        runs.try_for_each(|(lanes, mut before)| {
+            for scratch in lanes.chunks_exact_mut(stride) {
+                run(&before, Lane(scratch))?;
+                before.copy_from_slice(scratch.get(x.range()).ok_or(Error::Internal)?);
+            }
+            Ok(())
+        })
     }
 
     /// Runs a recurrence, its parts in parallel and each token by token, and digests the state after
@@ -476,20 +493,17 @@ impl<K: Kernel, L: Logits + Send, W: Watch> Executor for Sequence<'_, K, L, W> {
 
     async fn shift(&mut self, s: Shifted, out: Span) -> Result<(), Error> {
         let mix = self.vectors(Shape::vectors(s.id, s.x.len() as u32, 1))?;
-        let all = self.with_previous(s.x, s.previous)?;
-        let pairs =
-            all.par_chunks_exact(s.x.len()).zip(all[s.x.len()..].par_chunks_exact(s.x.len()));
-        self.lanes().zip(pairs).try_for_each(|(mut lane, (previous, x))| {
-            op::shift(s.kind, x, previous, &mix, lane.get_mut(out)?);
+        self.with_previous(s.x, s.previous, |previous, mut lane| {
+            let [x, out] = lane.split([s.x, out])?;
+            op::shift(s.kind, x, previous, &mix, out);
             Ok(())
         })
     }
 
     fn shift_by(&mut self, weights: Span, x: Span, previous: Carry) -> Result<(), Error> {
-        let all = self.with_previous(x, previous)?;
-        let pairs = all.par_chunks_exact(x.len()).zip(all[x.len()..].par_chunks_exact(x.len()));
-        self.lanes().zip(pairs).try_for_each(|(mut lane, (previous, x))| {
-            op::shift_in_place(x, previous, lane.get_mut(weights)?);
+        self.with_previous(x, previous, |previous, mut lane| {
+            let [x, weights] = lane.split([x, weights])?;
+            op::shift_in_place(x, previous, weights);
             Ok(())
         })
     }

@@ -244,13 +244,13 @@ pub(super) fn rows_of_many(
 ) {
     let rows = out.len().checked_div(inputs.len()).unwrap_or(0);
     let wide = inputs.iter().any(|x| Planes::wide(&x.arranged));
-    let at_once = if wide { 2 } else { 4 };
+    let at_once = if wide || format == Format::Int4 { 2 } else { 4 };
     let chunks = inputs.chunks(at_once).zip(out.chunks_mut((at_once * rows).max(1)));
     for (inputs, out) in chunks {
         match (format, wide, inputs) {
             (Format::Int8, false, &[a, b, c, d]) => many_i8::<1, 4>(lines, [a, b, c, d], out),
             (Format::Int8, true, &[a, b]) => many_i8::<2, 2>(lines, [a, b], out),
-            (Format::Int4, false, &[a, b, c, d]) => many_i4::<1, 4>(lines, [a, b, c, d], out),
+            (Format::Int4, false, &[a, b]) => many_i4::<1, 2>(lines, [a, b], out),
             (Format::Int4, true, &[a, b]) => many_i4::<2, 2>(lines, [a, b], out),
             _ => vector::each(inputs, out, |x, out| match format {
                 Format::Int8 => rows_i8(lines, x, out),
