@@ -262,9 +262,13 @@ fn show_one(args: &FitArgs, image: &Image<'_>, part: &Part, live: f64) -> anyhow
         let json = serde_json::to_string_pretty(&One { fit: &fit, alternatives: &alternatives })?;
         cli::show(|out| writeln!(out, "{json}"))?;
     } else {
-        let room = args.board.as_deref().and_then(Board::find).and_then(|b| b.agent_room());
+        let board = args.board.as_deref().and_then(Board::find);
+        let room = board.as_ref().and_then(Board::agent_room);
         cli::show(|out| {
             report::one(out, &fit, &alternatives)?;
+            if board.as_ref().is_some_and(|board| !board.is_emulated()) {
+                writeln!(out, "No emulator has this part: firmware for it is built, not run.")?;
+            }
             match room.filter(|room| fit.fits && *room < fit.image_bytes) {
                 Some(room) => writeln!(
                     out,

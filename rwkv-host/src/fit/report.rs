@@ -180,7 +180,7 @@ pub(super) fn table(out: &mut impl Write, fits: &[(Board, Fit)]) -> io::Result<(
         })
     };
     for (board, fit) in fits {
-        let mark = if board.is_emulated() { "" } else { " (built only, not emulated)" };
+        let mark = if board.is_emulated() { "" } else { " (built, not run)" };
         let binds = fit.limits.binds.map_or(String::new(), |limit| limit.to_string());
         writeln!(
             out,

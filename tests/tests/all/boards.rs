@@ -172,6 +172,8 @@ fn boards_with_16_kb_write_a_tune() {
         println!("{verdict}\n{written}\n");
         assert!(verdict.is_equal(), "{verdict}");
         assert!(written.contains('|'), "no bar in {written}");
+        shows_the_bits_of_the_host(&mut device, &image);
+        device.verify().expect("the image is whole");
         has_room(DeviceSpec::Qemu(board), device.memory().expect("the board tells its memory"));
         // What `rwkv fit` says of it.
         let cost = verdict.instructions_per_token.expect("the emulator counts").mean as f64;
@@ -235,6 +237,8 @@ fn agree(spec: DeviceSpec) -> Result<Vec<Verdict>, DeviceError> {
             check_reads(spec, &image, &tokens);
             shows_the_bits_of_the_host(&mut device, &image);
             device.verify().expect("the image is whole");
+            // Neither does what else the agent is asked for take the room.
+            has_room(spec, device.memory().expect("the board tells its memory"));
             device.halt().expect("it ends");
             verdicts.push(verdict);
         }

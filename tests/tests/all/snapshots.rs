@@ -12,19 +12,30 @@ use rwkv_host::{convert::Weights, memory::Memory};
 use rwkv_tests::{image, random, step, text};
 
 /// A flash that remembers, and that has power for so many units of work: a byte written, or a
-/// hundredth of what is erased.
+/// hundredth of what is erased. One of its reads may fail.
 #[derive(Clone)]
 struct Flash<const WRITE: usize> {
     bytes: Vec<u8>,
     power: usize,
     done: usize,
+    reads: usize,
+    fault: Option<(usize, Fault)>,
+}
+
+/// What a read that fails does.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Error,
+    /// Another bit for each read.
+    Flip,
 }
 
 const ERASE: usize = 512;
 
 impl<const WRITE: usize> Flash<WRITE> {
     fn new() -> Self {
-        Self { bytes: vec![0xa5; 64 * ERASE], power: usize::MAX, done: 0 }
+        let bytes = vec![0xa5; 64 * ERASE];
+        Self { bytes, power: usize::MAX, done: 0, reads: 0, fault: None }
     }
 
     /// A unit of work, if there is power for it.
@@ -55,7 +66,17 @@ impl<const WRITE: usize> ReadNorFlash for Flash<WRITE> {
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerLoss> {
         bytes.copy_from_slice(&self.bytes[offset as usize..][..bytes.len()]);
-        Ok(())
+        let fault = self.fault.filter(|(at, _)| *at == self.reads);
+        self.reads += 1;
+        match fault {
+            None => Ok(()),
+            Some((_, Fault::Error)) => Err(PowerLoss),
+            Some((at, Fault::Flip)) => {
+                let byte = 7 * at % bytes.len();
+                bytes[byte] ^= 1 << (at % 8);
+                Ok(())
+            }
+        }
     }
 
     fn capacity(&self) -> usize {
@@ -197,6 +218,61 @@ fn a_flipped_bit_costs_the_newest_snapshot_only() {
         let mut snapshots = Snapshots::new(flash, 0, image.header()).unwrap();
         let _ = save(&mut snapshots, &image, 2, &states[2]);
         assert!(matches!(found(&mut snapshots, &image, &states), Some(0 | 2)), "byte {at}");
+    }
+}
+
+/// Every read of a state that is loaded or saved fails or comes with a flipped bit: a typed error, or
+/// a snapshot that is whole; and afterwards nothing is lost.
+#[test]
+fn a_read_that_fails_loses_no_snapshot() {
+    let image = image(random::small("7").path(), Weights::Int8);
+    let image = image.open().unwrap();
+    let states = states(&image, 3);
+    let open = |flash| Snapshots::new(flash, 0, image.header()).unwrap();
+    let mut snapshots = open(Flash::<4>::new());
+    for (position, words) in states.iter().enumerate().take(2) {
+        save(&mut snapshots, &image, position, words).unwrap();
+    }
+    let flash = Flash { reads: 0, ..snapshots.into_flash() };
+    let load = |flash| {
+        let (mut snapshots, mut memory) = (open(flash), Memory::new(&image));
+        let mut state = memory.state(&image).unwrap();
+        let loaded = snapshots.load(image.identity(), image.header(), &mut state);
+        if let Ok(Some(saved)) = loaded {
+            assert!(state.words().concat() == states[saved.position as usize]);
+        }
+        (loaded.map(|saved| saved.map(|saved| saved.position)), snapshots.into_flash())
+    };
+    let write = |flash| {
+        let mut snapshots = open(flash);
+        (save(&mut snapshots, &image, 2, &states[2]), snapshots.into_flash())
+    };
+    let [reads, writes] = [load(flash.clone()).1.reads, write(flash.clone()).1.reads];
+    assert!(reads > 20 && writes > 20, "{reads} and {writes} reads");
+    for fault in [Fault::Error, Fault::Flip] {
+        for at in 0..reads {
+            let (loaded, after) = load(Flash { fault: Some((at, fault)), ..flash.clone() });
+            let name = format!("{fault:?} at read {at}: {loaded:?}");
+            match (fault, loaded) {
+                (Fault::Error, Err(SnapshotError::Flash { .. })) => {}
+                (Fault::Flip, Ok(Some(0 | 1)) | Err(SnapshotError::State(_))) => {}
+                _ => panic!("{name}"),
+            }
+            let again = load(Flash { fault: None, ..after }).0;
+            assert_eq!(again, Ok(Some(1)), "{name}");
+        }
+        for at in 0..writes {
+            let (saved, after) = write(Flash { fault: Some((at, fault)), ..flash.clone() });
+            let name = format!("{fault:?} at read {at}: {saved:?}");
+            let newest = match (fault, saved) {
+                (Fault::Error, Err(SnapshotError::Flash { .. })) => 1,
+                (Fault::Flip, Err(SnapshotError::Worn { .. })) => 1,
+                (Fault::Flip, Ok(())) => 2,
+                _ => panic!("{name}"),
+            };
+            let again = load(Flash { fault: None, ..after }).0;
+            assert!(matches!(again, Ok(Some(found)) if found == newest), "{name}: {again:?}");
+        }
     }
 }
 

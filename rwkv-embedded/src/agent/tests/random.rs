@@ -5,10 +5,14 @@ use std::{cell::Cell, vec, vec::Vec};
 
 use rwkv_core::{
     StreamError,
+    exec::Written,
     sampler::{SamplerConfig, Xoshiro128StarStar},
 };
 
-use super::{super::protocol::MAX_STATE, *};
+use super::{
+    super::protocol::{Depth, MAX_STATE},
+    *,
+};
 use crate::{
     agent::Weights,
     stream::{Buffered, Medium},
@@ -110,10 +114,20 @@ impl Random {
         Request::WriteState { first: first as u32, words }
     }
 
+    /// Sections and operations that there are, and a few more.
+    fn depth(&mut self) -> Depth {
+        let section = self.below(tiny::HEADER.dims.layers as usize + 4) as u16;
+        match self.below(3) {
+            0 => Depth::Sections,
+            1 => Depth::Operations { section },
+            _ => Depth::Values(Written { section, operation: self.below(24) as u16 }),
+        }
+    }
+
     /// One frame or more.
     fn frames(&mut self) -> Vec<u8> {
         let words = tiny::HEADER.state_words();
-        let request = match self.below(14) {
+        let request = match self.below(16) {
             0 => Request::Info,
             1 => Request::Memory,
             2 if self.below(20) == 0 => Request::Verify,
@@ -137,6 +151,11 @@ impl Random {
                 let noise = (0..self.below(500)).map(|_| 1 + self.below(255) as u8);
                 return noise.chain([0]).collect();
             }
+            13 => Request::Look { token: self.below(257) as u32, depth: self.depth() },
+            14 => {
+                let words = tiny::HEADER.bytes() as usize / 4;
+                Request::ReadImage { first: self.below(words + 70) as u32 }
+            }
             _ => Request::Feed(self.tokens(4)),
         };
         frame(&request)
@@ -156,7 +175,7 @@ fn disturb<S: Weights>(agent: &mut Agent<'_, Bench, S>, faults: &Cell<bool>) -> 
                 tokens += 1;
                 false
             }
-            Reply::Spent(_) => false,
+            Reply::Spent(_) | Reply::Digests(..) | Reply::Values(..) => false,
             Reply::Error(error) => {
                 errors.push(*error);
                 true
