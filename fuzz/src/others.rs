@@ -16,8 +16,14 @@ use rwkv_embedded::agent::{
     protocol::{MAX_FRAME, Reply, Request, Tick},
 };
 use rwkv_host::{
-    convert::Folds, export::Export, file::ImageFile, memory::Memory, quantize::Recipe, state,
-    prompts, tokenizer::List,
+    convert::Folds,
+    export::Export,
+    file::ImageFile,
+    memory::Memory,
+    prompts,
+    quantize::Recipe,
+    state,
+    tokenizer::List,
     trace::{Trace, TraceError},
 };
 use rwkv_tests::{

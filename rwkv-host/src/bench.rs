@@ -26,10 +26,10 @@ pub struct BenchArgs {
     #[command(flatten)]
     pub measured: cli::Measured,
     /// Measure this host instead of a device: reading the prompt, and writing behind it
-    #[arg(long, conflicts_with_all = ["device", "firmware", "timeout"])]
+    #[arg(long, conflicts_with_all = ["device", "firmware", "timeout", "Sampling"])]
     pub host: bool,
     /// Read N tokens without meaning in place of a prompt, the same ones every time
-    #[arg(long, value_name = "N", requires = "host", conflicts_with_all = ["prompt", "prompt_file"])]
+    #[arg(long, value_name = "N", requires = "host", conflicts_with_all = ["prompt", "prompt_file", "tokenizer"])]
     pub prompt_tokens: Option<NonZeroU32>,
 }
 

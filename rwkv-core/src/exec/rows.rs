@@ -368,7 +368,11 @@ fn lines<'a>(
     let scales = rows * record.scale_words();
     let (scales, weights) = tile.split_at_checked(scales).ok_or(Error::Internal)?;
     let words = weights.get(first * record.line_words()..).ok_or(Error::Internal)?;
-    Ok(Lines { words, scales: bytemuck::cast_slice(scales.get(first..).unwrap_or_default()) })
+    let scales = match record.format.is_integer() {
+        true => scales.get(first..).ok_or(Error::Internal)?,
+        false => &[],
+    };
+    Ok(Lines { words, scales: bytemuck::cast_slice(scales) })
 }
 
 /// Rows of a product with floats.
@@ -431,8 +435,20 @@ pub fn tile_rows_of_many(
     y: &mut [f32],
 ) -> Result<(), Error> {
     let lines = lines(record, (tile, 0, rows))?;
+    let needed = rows.next_multiple_of(record.format.interleaved()) * record.line_words();
+    if lines.words.len() < needed {
+        return Err(Error::Internal);
+    }
     match inputs {
-        Inputs::Integers(inputs) => kernel.rows_of_many(record.format, lines, inputs, y),
+        Inputs::Integers(inputs) if record.format.is_integer() => {
+            let groups = (record.cols as usize).div_ceil(GROUP);
+            let fit = inputs.iter().all(|x| x.arranged.groups == groups);
+            if !fit || y.len() != rows * inputs.len() {
+                return Err(Error::Internal);
+            }
+            kernel.rows_of_many(record.format, lines, inputs, y);
+        }
+        Inputs::Integers(_) => return Err(Error::Internal),
         Inputs::Floats(inputs) => {
             for (x, y) in inputs.iter().zip(y.chunks_exact_mut(rows.max(1))) {
                 float_rows(kernel, record, lines.words, x, y)?;

@@ -130,6 +130,8 @@ impl Kernel for Generic {
     }
 }
 
+/// Always inlined, so that each unit compiles it with its own instructions.
+#[inline(always)]
 pub(super) fn rows_i16(w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
     let rows = out.len().checked_div(inputs.len()).unwrap_or(0).max(1);
     for (x, out) in inputs.iter().zip(out.chunks_exact_mut(rows)) {

@@ -184,15 +184,7 @@ pub trait Kernel: Copy + Send + Sync {
     /// holds the rows of an input behind those of the input before.
     #[inline]
     fn rows_of_many(self, format: Format, lines: Lines<'_>, inputs: &[Input<'_>], out: &mut [f32]) {
-        let rows = out.len().checked_div(inputs.len()).unwrap_or(0).max(1);
-        for (x, out) in inputs.iter().zip(out.chunks_exact_mut(rows)) {
-            match format {
-                Format::Int8 => self.rows_i8(lines, *x, out),
-                Format::Int4 => self.rows_i4(lines, *x, out),
-                Format::Int4Lanes => self.rows_i4_lanes(lines, *x, out),
-                Format::F32 | Format::F16 => {}
-            }
-        }
+        one_by_one(self, format, lines, inputs, out);
     }
 
     /// `out[t][r] = Σ w[r][i] · x[t][i]` in wrapping `i32`, for inputs of one length. `w` holds as
@@ -224,6 +216,26 @@ pub trait Kernel: Copy + Send + Sync {
     #[inline]
     fn wkv7(self, keys: Keys7<'_>, v: &[f32], state: &mut [f32], y: &mut [f32]) {
         floats::wkv7(keys, v, state, y);
+    }
+}
+
+/// [`Kernel::rows_of_many`], an input after the other.
+#[inline]
+fn one_by_one(
+    kernel: impl Kernel,
+    format: Format,
+    lines: Lines<'_>,
+    inputs: &[Input<'_>],
+    out: &mut [f32],
+) {
+    let rows = out.len().checked_div(inputs.len()).unwrap_or(0).max(1);
+    for (x, out) in inputs.iter().zip(out.chunks_exact_mut(rows)) {
+        match format {
+            Format::Int8 => kernel.rows_i8(lines, *x, out),
+            Format::Int4 => kernel.rows_i4(lines, *x, out),
+            Format::Int4Lanes => kernel.rows_i4_lanes(lines, *x, out),
+            Format::F32 | Format::F16 => {}
+        }
     }
 }
 

@@ -228,6 +228,14 @@ fn short_slices(kernel: impl Kernel) {
             let written = out.iter().filter(|y| y.is_finite()).count();
             assert_eq!(written, rows.min(scales), "{format:?}");
             assert!(out[written..].iter().all(|y| y.is_infinite()), "{format:?}");
+            // For several inputs, and with a rest that is no whole row.
+            for count in [1, 2, 4, 5] {
+                let mut many = vec![f32::INFINITY; count * ROWS + count - 1];
+                kernel.rows_of_many(format, lines, &vec![input; count], &mut many);
+                let (whole, rest) = many.split_at(count * ROWS);
+                assert!(whole.chunks(ROWS).all(|part| part == out), "{format:?}, {count}");
+                assert!(rest.iter().all(|y| y.is_infinite()), "{format:?}, {count}");
+            }
         }
     }
     let mut out = [f32::INFINITY; ROWS];
@@ -235,7 +243,6 @@ fn short_slices(kernel: impl Kernel) {
     assert_eq!(out, [40.0, 40.0, 40.0, 40.0, 40.0, f32::INFINITY]);
 }
 
-/// Runs the suite over an implementation, or over one that the core may lack: `maybe Kernel::new()`.
 /// Rows for several inputs at once are those for each of them.
 fn several(
     kernel: impl Kernel,
@@ -289,6 +296,7 @@ fn several(
     }
 }
 
+/// Runs the suite over an implementation, or over one that the core may lack: `maybe Kernel::new()`.
 macro_rules! suite {
     ($name:ident, maybe $kernel:expr) => {
         mod $name {
@@ -333,10 +341,11 @@ macro_rules! suite {
 
                 #[test]
                 fn several_inputs(
-                    rows in 1usize..18, cols in 1usize..300, inputs in 1usize..8, wide: bool, seed: u32,
+                    rows in 1usize..18, cols in 1usize..300, inputs in 1usize..8,
+                    bits in prop_oneof![Just(8u8), 8u8..=15], seed: u32,
                 ) {
                     let Some(kernel) = $kernel else { return Ok(()) };
-                    several(kernel, [rows, cols, inputs], if wide { 13 } else { 8 }, random(seed));
+                    several(kernel, [rows, cols, inputs], bits, random(seed));
                 }
 
                 #[test]

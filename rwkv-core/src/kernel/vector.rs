@@ -206,18 +206,6 @@ pub(super) fn integer_blocks<'a, const LINES: usize, const ROWS: usize>(
     });
 }
 
-/// Every input with its part of the output.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-pub(super) fn each<'a>(
-    inputs: &[Input<'a>],
-    out: &mut [f32],
-    rows: impl Fn(Input<'a>, &mut [f32]),
-) {
-    let part = out.len().checked_div(inputs.len()).unwrap_or(0).max(1);
-    inputs.iter().zip(out.chunks_exact_mut(part)).for_each(|(x, out)| rows(*x, out));
-}
-
 /// As [`integer_blocks`], for several inputs: `out` holds the rows of one behind those of another.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]

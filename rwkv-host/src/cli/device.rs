@@ -29,7 +29,8 @@ pub struct OnDevice {
 }
 
 impl OnDevice {
-    /// Starts it with an image in its flash, or finds it with the image on a serial port, of which a simulated device may flip a bit, or compute one wrong.
+    /// Starts it with an image in its flash, or finds it on a serial port with the image there
+    /// already. A simulated device may flip a bit of the image, or compute one wrong.
     ///
     /// # Errors
     /// See [`Device::named`]; also firmware for a device that takes none.

@@ -32,7 +32,7 @@ pub(super) struct EvalArgs {
     /// Read no more tokens than this
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     tokens: Option<u64>,
-    /// What the costs of storing the model are told by
+    /// What the costs of storing the model are told by; of a shard, the first alone has them
     #[arg(long, value_enum, default_value = "layer", requires = "reference")]
     by: By,
     /// Tokens from the start of the text over which these costs are measured, at most

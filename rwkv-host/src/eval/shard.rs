@@ -111,6 +111,9 @@ impl Which {
     }
 }
 
+/// Missing shards that are named.
+const NAMED: usize = 16;
+
 /// Why reports do not make one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -121,13 +124,30 @@ pub enum MergeError {
     /// A report is of another run.
     #[error("report {0} is of another image, reference, text or number of shards than the first")]
     Other(usize),
+    /// A shard that cannot be.
+    #[error("report {report} is of shard {index} of {count}, which there cannot be")]
+    Index {
+        /// Which report.
+        report: usize,
+        /// The shard's number.
+        index: usize,
+        /// Shards of the text.
+        count: usize,
+    },
+    /// The sums of a report are too large.
+    #[error("the sums of the reports are out of range")]
+    Range,
     /// A shard is there more than once.
     #[error("shard {0} is there more than once")]
     Twice(usize),
     /// Shards are missing.
-    #[error("of {count} shards are missing: {}", .missing.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))]
+    #[error(
+        "of {count} shards are missing: {}{}",
+        .missing.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+        if .missing.len() == NAMED { ", …" } else { "" }
+    )]
     Missing {
-        /// Their numbers.
+        /// Their numbers, the first ones.
         missing: Vec<usize>,
         /// Shards of the text.
         count: usize,
@@ -149,17 +169,27 @@ pub fn merge(reports: &[Sums]) -> Result<Report, MergeError> {
     if let Some(at) = shards.iter().position(|(shard, _)| run(shard) != run(shards[0].0)) {
         return Err(MergeError::Other(at + 1));
     }
+    for (report, (shard, _)) in (1..).zip(&shards) {
+        let Shard { index, count, .. } = **shard;
+        if !(1..=count).contains(&index) {
+            return Err(MergeError::Index { report, index, count });
+        }
+    }
     shards.sort_by_key(|(shard, _)| shard.index);
     if let Some(pair) = shards.windows(2).find(|pair| pair[0].0.index == pair[1].0.index) {
         return Err(MergeError::Twice(pair[0].0.index));
     }
-    let is_missing = |index: &usize| shards.iter().all(|(shard, _)| shard.index != *index);
-    let missing: Vec<usize> = (1..=count.max(1)).filter(is_missing).collect();
-    if !missing.is_empty() {
+    // They are in order, and none is there twice.
+    if shards.len() != count {
+        let is_missing = |index: &usize| shards.iter().all(|(shard, _)| shard.index != *index);
+        let missing = (1..=count.max(1)).filter(is_missing).take(NAMED).collect();
         return Err(MergeError::Missing { missing, count });
     }
-    let tokens = shards.iter().map(|(_, report)| report.tokens).sum();
-    let bytes = shards.iter().map(|(_, report)| report.bytes).sum();
+    let sum = |value: fn(&Sums) -> usize| {
+        let mut values = shards.iter().map(|(_, report)| value(report));
+        values.try_fold(0, usize::checked_add).ok_or(MergeError::Range)
+    };
+    let (tokens, bytes) = (sum(|report| report.tokens)?, sum(|report| report.bytes)?);
     let bits = shards.iter().map(|(_, report)| report.bits).sum();
     let beside: Option<Vec<_>> =
         shards.iter().map(|(_, report)| report.reference.as_ref()).collect();
@@ -170,7 +200,7 @@ pub fn merge(reports: &[Sums]) -> Result<Report, MergeError> {
 
 fn compare(all: &[&ComparisonSums], tokens: usize, bytes: usize) -> Comparison {
     let kl_bits = all.iter().map(|each| each.kl_bits).sum::<f64>();
-    let top1_tokens = all.iter().map(|each| each.top1_tokens).sum::<usize>();
+    let top1_tokens = all.iter().fold(0usize, |sum, each| sum.saturating_add(each.top1_tokens));
     let peaks = all.iter().map(|each| &each.largest_kl);
     let peak = peaks.reduce(|peak, x| if x.bits > peak.bits { x } else { peak });
     let first = all[0];
@@ -190,6 +220,30 @@ fn compare(all: &[&ComparisonSums], tokens: usize, bytes: usize) -> Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a file may say.
+    #[test]
+    fn shards_that_cannot_be_are_refused() {
+        let sums = |index, count, tokens| {
+            let shard = Shard { index, count, first_token: 0, image: 1, reference: None, text: 2 };
+            Sums { shard: Some(shard), tokens, bytes: 1, bits: 1.0, reference: None }
+        };
+        let merged = |all: &[(usize, usize, usize)]| {
+            merge(&all.iter().map(|(i, n, t)| sums(*i, *n, *t)).collect::<Vec<_>>())
+        };
+        assert_eq!(merged(&[(1, 2, 5), (2, 2, 6)]).map(|report| report.tokens), Ok(11));
+        let cannot = |report, index, count| Err(MergeError::Index { report, index, count });
+        assert_eq!(merged(&[(1, 2, 1), (2, 2, 1), (0, 2, 1)]), cannot(3, 0, 2));
+        assert_eq!(merged(&[(3, 2, 1), (2, 2, 1)]), cannot(1, 3, 2));
+        let most = usize::MAX;
+        assert_eq!(merged(&[(1, 2, most), (2, 2, 1)]), Err(MergeError::Range));
+        // So many are not listed.
+        let error = merged(&[(2, most, 1)]).unwrap_err();
+        let missing = [1].into_iter().chain(3..=NAMED + 1).collect();
+        assert_eq!(error, MergeError::Missing { missing, count: most });
+        assert!(error.to_string().ends_with("16, 17, …"), "{error}");
+        assert_eq!(merged(&[]), Err(MergeError::Missing { missing: vec![1], count: 0 }));
+    }
 
     #[test]
     fn shards_are_named() {

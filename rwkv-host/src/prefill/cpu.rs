@@ -250,7 +250,7 @@ impl<'a, K: Kernel, L: Logits + Send, W: Watch> Sequence<'a, K, L, W> {
         let arranged = arranged.collect::<Result<Vec<_>, Error>>()?;
 
         let tiles: Vec<_> = tiles(record, payload).collect();
-        let rows = usize::from(record.tile_rows).max(1);
+        let rows = usize::from(record.tile_rows).clamp(1, record.rows.max(1) as usize);
         // For many tokens it pays to lay several tiles together.
         let joins = tokens >= JOIN && rows.is_multiple_of(record.format.interleaved());
         let joined = if joins { JOINED.div_ceil(rows) } else { 1 };

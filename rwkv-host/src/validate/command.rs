@@ -153,7 +153,11 @@ impl ValidateArgs {
                 let runner = cli::runner(self.backend, image)?;
                 Some(Host::on(runner, image, trace.sampler.clone())?)
             }
-            None => None,
+            None => {
+                let is_default = self.backend == Backend::default();
+                ensure!(is_default, "--backend is for the host's side, which needs the image");
+                None
+            }
         };
         let mut device = match image {
             Some(image) => self.started(image)?,

@@ -24,9 +24,9 @@ pub enum Finding {
     },
     /// After equal states and logits, the device chose another token.
     Sampler,
-    /// This host does not compute what is on record either.
+    /// Steps on this host lead elsewhere, too: what the device is held to is in doubt.
     Record {
-        /// The digest that it finds.
+        /// The digest that they find.
         digest: Digest,
     },
     /// The image is not at hand, and it alone tells which operation is wrong.
@@ -246,10 +246,13 @@ impl Finding {
                 vec![first("the choice of the token, after equal states and logits: the sampler")]
             }
             Self::Record { digest: Digest(a, b) } => vec![
-                first(&format!("the trace, or this host, which finds the digest {a:08x}{b:08x}")),
+                first(&format!(
+                    "what the device is held to: this host finds the digest {a:08x}{b:08x} step by step"
+                )),
                 cause(
-                    "the trace was recorded by other software than this, or on a machine that \
-                     computes other bits; rwkv trace --check compares all of it"
+                    "a trace that was recorded by other software than this, or on a machine that \
+                     computes other bits: rwkv trace --check compares all of it; without a trace, \
+                     this host's GPU or its parallel prefill: repeat with --backend cpu"
                         .to_owned(),
                 ),
             ],

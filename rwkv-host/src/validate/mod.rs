@@ -215,7 +215,11 @@ fn find(
         host.feed(before).map_err(failed)?;
     }
     let words = host.state().map_err(|error| failed(error.into()))?;
-    let computed = host.feed(&[at.token]).map_err(failed)?;
+    // What the device is held to comes from a trace, a GPU or a sequence: steps are the measure.
+    let mut steps = Host::stepwise(host.image(), SamplerConfig::GREEDY)
+        .map_err(|error| ValidateError::Sampler { index: at.index, error })?;
+    steps.restore(&words).map_err(|error| failed(error.into()))?;
+    let computed = steps.feed(&[at.token]).map_err(failed)?;
     if computed != [at.host] {
         let digest = computed.first().copied().unwrap_or_default();
         return Ok(Finding::Record { digest });

@@ -164,7 +164,8 @@ mod emulated {
         scratch: RefCell<Option<Rc<Buffer>>>,
     }
 
-    impl Driver for Faulty {
+    // SAFETY: memory and kernels are those of the emulation.
+    unsafe impl Driver for Faulty {
         type Buffer = Rc<Buffer>;
 
         fn name(&self) -> String {

@@ -40,6 +40,26 @@ fn in_pieces(image: &Image<'_>, mut text: &[u32], seed: u32) -> Vec<Digest> {
     found
 }
 
+/// A model that is wide enough for what pays with large matrices alone: columns spread over the
+/// threads, tiles on their own and joined.
+#[test]
+fn a_wide_model_has_the_bits_of_its_steps() {
+    let pool = ThreadPoolBuilder::new().num_threads(5).build().expect("a pool of threads");
+    let checkpoint = random::wider("7", 6);
+    for (format, options) in formats() {
+        let file = image_with(checkpoint.path(), &options);
+        let image = file.open().expect("it opens");
+        for length in [1, 2, 4, 9, 40] {
+            let text = text(length, length as u32);
+            let expected = step(&mut drawn(&image, 3), &image, &text).expect("it steps").0;
+            let mut memory = drawn(&image, 3);
+            let state = memory.state(&image).expect("it fits");
+            let found = pool.install(|| digests(&image, state, &text)).expect("it reads");
+            assert!(found == expected, "{format}, {length} tokens");
+        }
+    }
+}
+
 #[test]
 fn a_sequence_has_the_bits_of_its_steps() {
     let pools = THREADS.map(|threads| {

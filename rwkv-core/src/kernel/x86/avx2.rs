@@ -254,21 +254,6 @@ fn rows_of_lanes(a: __m256i, b: __m256i) -> [__m256i; 2] {
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn rows_of_many(
-    format: Format,
-    lines: Lines<'_>,
-    inputs: &[Input<'_>],
-    out: &mut [f32],
-) {
-    vector::each(inputs, out, |x, out| match format {
-        Format::Int8 => rows_i8(lines, x, out),
-        Format::Int4 => rows_i4(lines, x, out),
-        Format::Int4Lanes => rows_i4_lanes(lines, x, out),
-        Format::F32 | Format::F16 => {}
-    });
-}
-
-#[target_feature(enable = "avx2")]
 pub(super) fn rows_i16(w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
     crate::kernel::generic::rows_i16(w, inputs, out);
 }

@@ -7,6 +7,7 @@ use super::{Arranged, Input, Lines, avx2, column};
 use crate::{
     error::Error,
     image::{Format, GROUP},
+    kernel::{Kernel, one_by_one},
 };
 
 /// Rows that are computed at once.
@@ -237,12 +238,14 @@ fn add_i4<const PLANES: usize, const LAST: bool>(
 /// Rows for several inputs: as many at once as the registers hold, weights loaded once for all.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn rows_of_many(
+    kernel: impl Kernel,
     format: Format,
     lines: Lines<'_>,
     inputs: &[Input<'_>],
     out: &mut [f32],
 ) {
     let rows = out.len().checked_div(inputs.len()).unwrap_or(0);
+    let out = out.get_mut(..rows * inputs.len()).unwrap_or_default();
     let wide = inputs.iter().any(|x| Planes::wide(&x.arranged));
     let at_once = if wide || format == Format::Int4 { 2 } else { 4 };
     let chunks = inputs.chunks(at_once).zip(out.chunks_mut((at_once * rows).max(1)));
@@ -252,12 +255,7 @@ pub(super) fn rows_of_many(
             (Format::Int8, true, &[a, b]) => many_i8::<2, 2>(lines, [a, b], out),
             (Format::Int4, false, &[a, b]) => many_i4::<1, 2>(lines, [a, b], out),
             (Format::Int4, true, &[a, b]) => many_i4::<2, 2>(lines, [a, b], out),
-            _ => vector::each(inputs, out, |x, out| match format {
-                Format::Int8 => rows_i8(lines, x, out),
-                Format::Int4 => rows_i4(lines, x, out),
-                Format::Int4Lanes => avx2::rows_i4_lanes(lines, x, out),
-                Format::F32 | Format::F16 => {}
-            }),
+            _ => one_by_one(kernel, format, lines, inputs, out),
         }
     }
 }
@@ -383,6 +381,7 @@ fn load_i16(values: &[i16], first: usize) -> __m512i {
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn rows_i16(w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
     let rows = out.len().checked_div(inputs.len()).unwrap_or(0);
+    let out = out.get_mut(..rows * inputs.len()).unwrap_or_default();
     for (inputs, out) in inputs.chunks(4).zip(out.chunks_mut((4 * rows).max(1))) {
         match inputs {
             &[a, b, c, d] if rows.is_multiple_of(ROWS) => block_i16(w, [a, b, c, d], out),

@@ -27,7 +27,7 @@ macro_rules! has {
 }
 
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, [$($feature:tt),+], $arrange:path, $i8:path, $i4:path, $many:path, $i16:path, $column8:path, $column4:path) => {
+    ($(#[$doc:meta])* $name:ident, [$($feature:tt),+], $arrange:path, $i8:path, $i4:path, [$($many:path)?], $i16:path, $column8:path, $column4:path) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -105,16 +105,18 @@ macro_rules! kernel {
                 unsafe { $column4(line, x, acc, offsets) }
             }
 
-            fn rows_of_many(
-                self,
-                format: Format,
-                lines: Lines<'_>,
-                inputs: &[Input<'_>],
-                out: &mut [f32],
-            ) {
-                // SAFETY: see above.
-                unsafe { $many(format, lines, inputs, out) }
-            }
+            $(
+                fn rows_of_many(
+                    self,
+                    format: Format,
+                    lines: Lines<'_>,
+                    inputs: &[Input<'_>],
+                    out: &mut [f32],
+                ) {
+                    // SAFETY: see above.
+                    unsafe { $many(self, format, lines, inputs, out) }
+                }
+            )?
 
             fn rows_i16(self, w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
                 // SAFETY: see above.
@@ -141,7 +143,7 @@ kernel!(
     avx2::arrange,
     avx2::rows_i8,
     avx2::rows_i4,
-    avx2::rows_of_many,
+    [],
     avx2::rows_i16,
     column::column_i8,
     column::column_i4
@@ -154,7 +156,7 @@ kernel!(
     avx512::arrange,
     avx512::rows_i8,
     avx512::rows_i4,
-    avx512::rows_of_many,
+    [avx512::rows_of_many],
     avx512::rows_i16,
     avx512::column_i8,
     avx512::column_i4

@@ -166,7 +166,10 @@ impl Buffer {
     }
 }
 
-impl Driver for Device {
+// SAFETY: the driver gives as much memory as is asked for, on the device that runs the kernels, and
+// keeps it until the buffer gives it back. A `Device` stays in the thread that opened it, whose
+// context is its own: it is not `Send`.
+unsafe impl Driver for Device {
     type Buffer = Buffer;
 
     fn name(&self) -> String {

@@ -4,11 +4,16 @@
     not(any(feature = "cuda", feature = "cuda-emulation")),
     allow(dead_code, reason = "this build has no driver")
 )]
+#![allow(unsafe_code)]
 
 use super::CudaError;
 
 /// A device, or what stands for one. Everything happens in the order in which it is asked for.
-pub trait Driver {
+///
+/// # Safety
+/// [`Driver::address`] is that of memory which [`Driver::launch`] reaches, of as many words as were
+/// asked for, that lives as long as the buffer: kernels read and write there without looking.
+pub unsafe trait Driver {
     /// Words of the device's memory, given back when dropped.
     type Buffer;
 
@@ -54,7 +59,8 @@ pub trait Driver {
     fn launch(&self, launch: &Launch<'_>) -> Result<(), CudaError>;
 }
 
-impl<D: Driver> Driver for &D {
+// SAFETY: it is the same device.
+unsafe impl<D: Driver> Driver for &D {
     type Buffer = D::Buffer;
 
     fn name(&self) -> String {
@@ -91,8 +97,9 @@ impl<D: Driver> Driver for &D {
     }
 }
 
-/// A kernel and what it works on. Only the executor makes them, and it answers for every address:
-/// what a kernel reads and writes from there on lies in one buffer.
+/// A kernel and what it works on. Only the executor makes them, and it answers for every address
+/// that it makes of [`Driver::address`]: what a kernel reads and writes from there on lies in one
+/// buffer.
 #[derive(Debug)]
 pub struct Launch<'a> {
     pub(super) kernel: &'static str,

@@ -88,7 +88,8 @@ impl Buffer {
     }
 }
 
-impl Driver for Emulated {
+// SAFETY: a buffer is a box of so many words, and kernels run in this process.
+unsafe impl Driver for Emulated {
     type Buffer = Buffer;
 
     fn name(&self) -> String {

@@ -65,7 +65,8 @@ impl Report<'_> {
     fn verdict(&self) -> &'static str {
         match self.finding() {
             // What this host does not compute either is not held against the device.
-            Some((_, Finding::Record { .. })) => "The trace is in doubt",
+            Some((_, Finding::Record { .. })) if self.found.golden => "The trace is in doubt",
+            Some((_, Finding::Record { .. })) => "The host is in doubt",
             _ if self.found.is_equal() => "Every bit is equal",
             _ => "The device differs",
         }
