@@ -227,7 +227,7 @@ pub(super) fn blocks_of_many<'a, const ROWS: usize, const INPUTS: usize>(
             *place = (head, tail);
         }
         let row_scales: [f32; ROWS] = padded(lines.scales.get(first..).unwrap_or_default());
-        let outputs = out.chunks_exact_mut(rows).zip(sums(block)).zip(scales);
+        let outputs = out.chunks_exact_mut(rows.max(1)).zip(sums(block)).zip(scales);
         for ((out, sums), scale) in outputs {
             let out = out.get_mut(first..there).unwrap_or_default();
             for ((y, sum), s) in out.iter_mut().zip(sums).zip(row_scales) {

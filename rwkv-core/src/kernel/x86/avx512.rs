@@ -395,7 +395,8 @@ pub(super) fn rows_i16(w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn block_i16(w: &[i16], inputs: [&[i16]; 4], out: &mut [i32]) {
     let (cols, rows) = (inputs[0].len().max(1), out.len() / 4);
-    for (block, w) in w.chunks_exact(ROWS * cols).take(rows / ROWS).enumerate() {
+    let blocks = w.chunks_exact((ROWS * cols).max(1)).take(rows / ROWS);
+    for (block, w) in blocks.enumerate() {
         let mut acc = [[_mm512_setzero_si512(); ROWS]; 4];
         for first in (0..cols).step_by(32) {
             let mut weights = [_mm512_setzero_si512(); ROWS];
@@ -409,7 +410,7 @@ fn block_i16(w: &[i16], inputs: [&[i16]; 4], out: &mut [i32]) {
                 }
             }
         }
-        for (out, acc) in out.chunks_exact_mut(rows).zip(acc) {
+        for (out, acc) in out.chunks_exact_mut(rows.max(1)).zip(acc) {
             let to = out.get_mut(ROWS * block..).and_then(|out| out.first_chunk_mut());
             if let Some(to) = to {
                 *to = sums(acc);
