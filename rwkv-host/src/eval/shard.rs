@@ -180,7 +180,7 @@ pub fn merge(reports: &[Sums]) -> Result<Report, MergeError> {
         return Err(MergeError::Twice(pair[0].0.index));
     }
     // They are in order, and none is there twice.
-    if shards.len() != count {
+    if shards.is_empty() || shards.len() != count {
         let is_missing = |index: &usize| shards.iter().all(|(shard, _)| shard.index != *index);
         let missing = (1..=count.max(1)).filter(is_missing).take(NAMED).collect();
         return Err(MergeError::Missing { missing, count });

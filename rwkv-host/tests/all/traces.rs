@@ -155,7 +155,7 @@ fn a_wrong_trace_is_not_blamed_on_the_device() {
     let page = fs::read_to_string(dir.join("r.html")).unwrap();
     assert!(page.contains("The trace is in doubt") && !page.contains("The device differs"));
     assert!(
-        text.contains("first wrong   the trace, or this host, which finds the digest"),
+        text.contains("first wrong   what the device is held to: this host finds the digest"),
         "{text}"
     );
     assert!(text.lines().last().unwrap().contains("prompt 1: token 4 differs"), "{text}");
