@@ -163,6 +163,11 @@ pub enum StreamError {
         /// Byte offset of the image in the medium.
         offset: u32,
     },
+    /// Another card is there than the one that was read first.
+    Changed {
+        /// Byte offset of the read.
+        offset: u32,
+    },
 }
 
 impl fmt::Display for StreamError {
@@ -180,6 +185,9 @@ impl fmt::Display for StreamError {
                     f,
                     "an image at byte {offset} does not begin with a unit that the medium reads"
                 )
+            }
+            Self::Changed { offset } => {
+                write!(f, "another card is there at byte {offset}: put the first one back")
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: models, images and the memory to run them.
 
 pub mod blocks;
+pub mod card;
 pub mod containers;
 pub mod cuda;
 pub mod damage;

@@ -65,6 +65,12 @@ pub trait SectorDevice {
     /// # Errors
     /// If fewer bytes could be read, or the card was taken out or changed.
     async fn read_sectors(&mut self, sector: u32, bytes: &mut [u8]) -> Result<(), Self::Error>;
+
+    /// Whether a read failed because another card is there than the first, for drivers that know.
+    fn is_changed(error: &Self::Error) -> bool {
+        let _ = error;
+        false
+    }
 }
 
 /// The medium over a card or disk.
@@ -80,6 +86,9 @@ impl<D: SectorDevice> Medium for Sectors<D> {
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), StreamError> {
         let read = self.0.read_sectors(offset / SECTOR as u32, bytes).await;
-        read.map_err(|_| StreamError::Medium { offset })
+        read.map_err(|error| match D::is_changed(&error) {
+            true => StreamError::Changed { offset },
+            false => StreamError::Medium { offset },
+        })
     }
 }

@@ -222,4 +222,8 @@ impl<B: SdBus> SectorDevice for SdCard<B> {
         let _: [u8; 1] = self.receive().await?;
         read
     }
+
+    fn is_changed(error: &Self::Error) -> bool {
+        matches!(error, SdError::Changed)
+    }
 }

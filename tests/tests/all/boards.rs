@@ -95,6 +95,10 @@ fn check_reads(spec: DeviceSpec, image: &Image<'_>, tokens: &[Token]) {
     }
 }
 
+/// Pieces of an image that a token reads beside its layers: the row of the embedding, the
+/// start, and the head.
+const ELSEWHERE: u64 = 4;
+
 /// A token reads its fixed bytes and the columns whose input is not zero, in whole units: as many
 /// bytes as the same stream over a simulated flash.
 fn same_reads<const UNIT: usize>(image: &Image<'_>, tokens: &[Token]) {
@@ -118,6 +122,11 @@ fn same_reads<const UNIT: usize>(image: &Image<'_>, tokens: &[Token]) {
         let needed = fixed + live * column;
         assert!(u64::from(token.read) >= needed, "{} bytes read of {needed}", token.read);
         assert!(UNIT > 4 || u64::from(token.read) == needed);
+        // Rounded to units: one more at both ends of what is read in one piece, at most. These are
+        // the live columns, and what lies between sparse products.
+        let pieces = live + u64::from(header.dims.layers) + ELSEWHERE;
+        let rounded = needed + 2 * UNIT as u64 * pieces;
+        assert!(u64::from(token.read) <= rounded, "{} bytes read of {rounded}", token.read);
         read = bytes;
         all += fixed + every * column;
     }

@@ -4,12 +4,14 @@
 mod agents;
 mod bisect;
 mod boards;
+mod cards;
 mod containers;
 #[cfg(feature = "cuda")]
 mod cuda_check;
 mod damage;
 mod devices;
 mod export;
+mod faults;
 mod firmware;
 mod fit;
 mod handover;

@@ -1,13 +1,14 @@
-//! Media that cannot be addressed: the same bits through every stream, no byte too many, no time
-//! lost, and no token lost to a fault.
+//! Media that cannot be addressed: the same bits through every stream, no byte too many, and no
+//! time lost. What fails is in `faults`.
 
 use std::cell::Cell;
 
 use rwkv_core::{
-    Digest, Error, Image, ImageError, Model, StateView, StreamError, exec::Columns,
-    image::RECORD_WORDS, stream::Stream,
+    Digest, Error, Image, Model, StateView, exec::Columns, image::RECORD_WORDS, stream::Stream,
 };
-use rwkv_embedded::stream::{Buffered, GivingWay, ReadAhead, buffer_words};
+use rwkv_embedded::stream::{
+    Buffered, GivingWay, Medium, Placed, PlacedRange, ReadAhead, Reads, buffer_words,
+};
 use rwkv_host::{convert::Options, file::ImageFile, memory::Memory};
 use rwkv_tests::{
     baked, formats, image_with,
@@ -16,21 +17,21 @@ use rwkv_tests::{
     shipped, step,
 };
 
-const PROMPT: [u32; 4] = [88, 58, 49, 10];
+pub(crate) const PROMPT: [u32; 4] = [88, 58, 49, 10];
 
 /// The stream that a test runs over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Buffered,
     Ahead,
 }
 
-const KINDS: [Kind; 2] = [Kind::Buffered, Kind::Ahead];
+pub(crate) const KINDS: [Kind; 2] = [Kind::Buffered, Kind::Ahead];
 
 /// Where the image lies on the medium.
-const FIRST: usize = 4096;
+pub(crate) const FIRST: usize = 4096;
 
-fn on_medium(image: &ImageFile) -> Vec<u8> {
+pub(crate) fn on_medium(image: &ImageFile) -> Vec<u8> {
     let mut bytes = vec![0xff; FIRST];
     bytes.extend_from_slice(image.bytes());
     bytes
@@ -38,22 +39,27 @@ fn on_medium(image: &ImageFile) -> Vec<u8> {
 
 /// What a run over a medium came to.
 #[derive(Debug, Default)]
-struct Run {
-    digests: Vec<Digest>,
+pub(crate) struct Run {
+    pub(crate) digests: Vec<Digest>,
     columns: Columns,
-    bytes: u64,
-    /// Reads after each token.
-    reads: Vec<usize>,
+    pub(crate) reads: Reads,
+}
+
+/// What lies in a memory besides: nothing, or some ranges.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) ranges: Vec<PlacedRange>,
+    pub(crate) memory: Vec<u32>,
 }
 
 /// A model's memory, and a copy of its state where tokens can be undone.
-struct Room {
-    memory: Memory,
+pub(crate) struct Room {
+    pub(crate) memory: Memory,
     undo: Option<Vec<f32>>,
 }
 
 impl Room {
-    fn new(image: &Image<'_>, undo: bool) -> Self {
+    pub(crate) fn new(image: &Image<'_>, undo: bool) -> Self {
         let undo = undo.then(|| vec![0.0; image.header().state_words()]);
         Self { memory: Memory::new(image), undo }
     }
@@ -65,7 +71,6 @@ async fn tokens<S: Stream>(
     room: &mut Room,
     stream: S,
     run: &mut Run,
-    reads: impl Fn() -> usize,
 ) -> Result<usize, Error> {
     let header = *image.header();
     let (mut state, scratch) = room.memory.split(image)?;
@@ -85,52 +90,69 @@ async fn tokens<S: Stream>(
             model.step_async(state.reborrow(), token, &mut digest).await?;
         }
         run.digests.push(Digest::token(&header, &state, digest)?);
-        run.reads.push(reads());
     }
     run.columns = model.columns();
     Ok(failures)
 }
 
-/// Runs the prompt over a stream of some kind; `prepare` sets the flash up.
-fn over<const UNIT: usize>(
+/// Runs the prompt over a stream of some kind.
+pub(crate) fn over<M: Medium>(
     kind: Kind,
-    (image, bytes): (&Image<'_>, &[u8]),
+    image: &Image<'_>,
     room: &mut Room,
-    prepare: impl Fn(&mut SimFlash<'_, UNIT>),
+    clock: &Clock,
+    medium: M,
+    Place { ranges, memory }: &Place,
 ) -> (Run, Result<usize, Error>) {
-    let clock = Clock::default();
-    let mut flash = SimFlash::<UNIT>::new(bytes, &clock);
-    prepare(&mut flash);
     let header = image.header();
-    let words = buffer_words(header, UNIT);
+    let words = buffer_words(header, M::UNIT);
     let dims = header.dims;
     let row = (dims.dim.max(u32::from(dims.deep_rank).pow(2)) as usize + 8).max(RECORD_WORDS);
-    let mut buffers = [vec![0; words], vec![0; words], vec![0; row + 2 * UNIT / 4]];
+    let mut buffers = [vec![0; words], vec![0; words], vec![0; row + 2 * M::UNIT / 4]];
     let [a, b, rows] = buffers.each_mut().map(Vec::as_mut_slice);
     let mut run = Run::default();
     let result = match kind {
         Kind::Buffered => {
             let mut stream =
-                Buffered::<_, true>::new(flash, FIRST as u32, header.bytes(), a).unwrap();
-            let result = clock.run(tokens(image, room, &mut stream, &mut run, || 0));
-            run.bytes = stream.reads().bytes;
-            run.reads = vec![stream.reads().count as usize];
+                Buffered::<_, true>::new(medium, FIRST as u32, header.bytes(), a).unwrap();
+            let result = match ranges.is_empty() {
+                true => clock.run(tokens(image, room, &mut stream, &mut run)),
+                false => {
+                    let placed = Placed::new(ranges, memory, &mut stream);
+                    clock.run(tokens(image, room, placed, &mut run))
+                }
+            };
+            run.reads = stream.reads();
             result
         }
         Kind::Ahead => {
-            let flash = ReadAhead::new(flash, FIRST as u32, header.bytes(), [a, b], rows).unwrap();
-            let reads = || flash.reads().count as usize;
-            let work = tokens(image, room, flash.stream::<true>(), &mut run, reads);
-            let result = clock.run(flash.drive(work));
-            run.bytes = flash.reads().bytes;
-            run.reads = vec![reads()];
+            let ahead = ReadAhead::new(medium, FIRST as u32, header.bytes(), [a, b], rows).unwrap();
+            let stream = ahead.stream::<true>();
+            let result = match ranges.is_empty() {
+                true => clock.run(ahead.drive(tokens(image, room, stream, &mut run))),
+                false => {
+                    let placed = Placed::new(ranges, memory, stream);
+                    clock.run(ahead.drive(tokens(image, room, placed, &mut run)))
+                }
+            };
+            run.reads = ahead.reads();
             result
         }
     };
     (run, result)
 }
 
-fn expected(image: &Image<'_>) -> Vec<Digest> {
+/// Over a flash that takes no time.
+fn over_flash<const UNIT: usize>(
+    kind: Kind,
+    (image, bytes): (&Image<'_>, &[u8]),
+) -> (Run, Result<usize, Error>) {
+    let clock = Clock::default();
+    let flash = SimFlash::<UNIT>::new(bytes, &clock);
+    over(kind, image, &mut Room::new(image, false), &clock, flash, &Place::default())
+}
+
+pub(crate) fn expected(image: &Image<'_>) -> Vec<Digest> {
     step(&mut Memory::new(image), image, &PROMPT).unwrap().0
 }
 
@@ -158,18 +180,16 @@ fn every_stream_gives_the_same_bits_and_reads_what_it_needs() {
         let wanted = expected(&image);
         let (fixed, column) = token_bytes(&image);
         for kind in KINDS {
-            let mut room = Room::new(&image, false);
-            let (run, result) = over::<4>(kind, (&image, &bytes), &mut room, |_| ());
+            let (run, result) = over_flash::<4>(kind, (&image, &bytes));
             assert_eq!(result, Ok(0), "{name} {kind:?}");
             assert!(run.digests == wanted, "{name} {kind:?}");
             let needed = PROMPT.len() as u64 * fixed + run.columns.live * column;
-            assert_eq!(run.bytes, needed, "{name} {kind:?}");
+            assert_eq!(run.reads.bytes, needed, "{name} {kind:?}");
 
-            let mut room = Room::new(&image, false);
-            let (run, result) = over::<512>(kind, (&image, &bytes), &mut room, |_| ());
+            let (run, result) = over_flash::<512>(kind, (&image, &bytes));
             assert_eq!(result, Ok(0), "{name} {kind:?} by sectors");
             assert!(run.digests == wanted, "{name} {kind:?} by sectors");
-            assert!(run.bytes.is_multiple_of(512));
+            assert!(run.reads.bytes.is_multiple_of(512));
         }
     });
 }
@@ -180,16 +200,20 @@ fn sectors_are_not_read_twice_and_skipping_shows() {
     let file = image_with(&shipped("tunes-v4"), &formats()[0].1);
     let image = file.open().unwrap();
     let bytes = on_medium(&file);
-    let mut room = Room::new(&image, false);
-    let (run, _) = over::<512>(Kind::Buffered, (&image, &bytes), &mut room, |_| ());
+    let (run, _) = over_flash::<512>(Kind::Buffered, (&image, &bytes));
     let (fixed, column) = token_bytes(&image);
     let tokens = PROMPT.len() as u64;
     let Columns { live, all } = run.columns;
     let (needed, whole) = (tokens * fixed + live * column, tokens * fixed + all * column);
-    println!("{needed} bytes needed, {} read in sectors, {whole} without skipping", run.bytes);
+    println!(
+        "{needed} bytes needed, {} read in sectors, {whole} without skipping",
+        run.reads.bytes
+    );
     // A sector more at both ends of each run of columns, at most.
-    assert!(run.bytes >= needed && run.bytes <= needed + live * 2 * 512 + tokens * 8 * 512);
-    assert!(run.bytes < whole);
+    assert!(
+        run.reads.bytes >= needed && run.reads.bytes <= needed + live * 2 * 512 + tokens * 8 * 512
+    );
+    assert!(run.reads.bytes < whole);
 }
 
 /// With reads as slow as the computation, reading ahead takes the time of one of them. Virtual
@@ -265,7 +289,7 @@ impl<'a> Times<'a> {
     async fn read(&self, stream: impl Stream) {
         let mut room = Room::new(self.image, false);
         let run = &mut Run::default();
-        tokens(self.image, &mut room, self.costly(stream), run, || 0).await.unwrap();
+        tokens(self.image, &mut room, self.costly(stream), run).await.unwrap();
     }
 
     /// The time of the prompt, what of it the medium was busy, and what was spent with computing.
@@ -292,70 +316,6 @@ impl<'a> Times<'a> {
         self.clock.run(ahead.drive(self.read(ahead.stream::<true>())));
         [self.clock.now(), flash.busy, self.spent.get()]
     }
-}
-
-/// Every read of four tokens fails in every way. With an undo buffer, the token is tried again and
-/// the bits are those of a run without the fault; without, the state refuses to step.
-fn faults<const UNIT: usize>(version: &str) {
-    let file = random::checkpoint(version, random::Container::Safetensors);
-    let file = image_with(file.path(), &formats()[2].1);
-    let image = file.open().unwrap();
-    let bytes = on_medium(&file);
-    let wanted = expected(&image);
-    for kind in KINDS {
-        let over = |room: &mut Room, fault| {
-            over::<UNIT>(kind, (&image, &bytes), room, |flash| flash.fault = fault)
-        };
-        let (run, _) = over(&mut Room::new(&image, false), None);
-        let total = run.reads[0];
-        assert!(total > 100);
-        for at in 0..total {
-            for fault in [Fault::Error, Fault::Short, Fault::Flip] {
-                let name = format!("{version} {kind:?}: {fault:?} at read {at} of {total}");
-                let (run, result) = over(&mut Room::new(&image, true), Some((at, fault)));
-                assert!(run.digests == wanted, "{name}: {result:?}");
-                // Of a sector, words may be wrong that nobody needs, or that are there already.
-                let unseen = UNIT > 4 && result == Ok(0);
-                assert!(unseen || result == Ok(1), "{name}: {result:?}");
-                if unseen || at % 5 > 0 {
-                    continue;
-                }
-
-                let mut room = Room::new(&image, false);
-                let (_, result) = over(&mut room, Some((at, fault)));
-                match (fault, result) {
-                    (
-                        Fault::Flip,
-                        Err(Error::Image(
-                            ImageError::BlockChecksum { .. } | ImageError::Record { .. },
-                        )),
-                    )
-                    | (
-                        Fault::Error | Fault::Short,
-                        Err(Error::Stream(StreamError::Medium { .. })),
-                    ) => {}
-                    (_, result) => panic!("{name}: {result:?}"),
-                }
-                let (_, again) = over(&mut room, None);
-                assert_eq!(again, Err(Error::BrokenState), "{name}");
-                room.memory.reset(&image);
-                let (run, again) = over(&mut room, None);
-                assert_eq!(again, Ok(0), "{name}");
-                assert!(run.digests == wanted, "{name}");
-            }
-        }
-    }
-}
-
-#[test]
-fn no_fault_at_any_read_is_silent_or_final() {
-    faults::<4>("4");
-    faults::<4>("7a");
-}
-
-#[test]
-fn no_fault_at_any_sector_is_silent_or_final() {
-    faults::<512>("7");
 }
 
 /// A start state comes over every stream, larger than a row as its blocks are; a read that fails
