@@ -1,13 +1,17 @@
 //! Generates tokens in an embassy executor beside a task that blinks, on QEMU's `mps2-an386`.
 //!
-//! An image at 0x0008_0000 continues a prompt, twice: with weights in place, where all other tasks
-//! wait for a token, and through [`GivingWay`], where they wait for a block of weights. The UART says
-//! what was written, the digest of state and logits, and how long the light had to wait.
+//! An image at 0x0008_0000 continues a prompt, three times: with weights in place, where all other
+//! tasks wait for a token; through [`GivingWay`], where they wait for a block of weights; and through
+//! [`ReadAhead`] from a flash whose reads end with an interrupt. The UART says what was written, the
+//! digest of state and logits, and how long the light had to wait.
 
 #![no_std]
 #![no_main]
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::{
+    convert::Infallible,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use board_support::{
     cmsdk::{Timer, Uart},
@@ -20,12 +24,16 @@ use embassy_executor::Spawner;
 use embassy_futures::yield_now;
 use embassy_sync::{blocking_mutex::raw::CriticalSectionRawMutex, signal::Signal};
 use embedded_io::Write;
+use embedded_storage_async::nor_flash::{ErrorType, ReadNorFlash};
 use rwkv_core::{
     Digest, Error, Image,
     sampler::{Sampler, SamplerConfig},
     stream::{InPlace, Stream},
 };
-use rwkv_embedded::{firmware::in_arena, stream::GivingWay};
+use rwkv_embedded::{
+    firmware::in_arena,
+    stream::{GivingWay, NorAsync, ReadAhead},
+};
 use static_cell::StaticCell;
 
 const PROMPT: &str = "X:1\nT:";
@@ -43,6 +51,9 @@ const PERIOD: u32 = 250;
 /// A block of weights takes less than this part of a token.
 const PART: u32 = 8;
 
+/// Words of a buffer for weights: a block of 4 KB and what surrounds it, or a row of the embedding.
+const BUFFER: usize = 1100;
+
 /// It is time to toggle the light.
 static DUE: Signal<CriticalSectionRawMutex, ()> = Signal::new();
 /// How often the light was toggled.
@@ -51,10 +62,37 @@ static TOGGLES: AtomicU32 = AtomicU32::new(0);
 static LAST: AtomicU32 = AtomicU32::new(0);
 static LONGEST: AtomicU32 = AtomicU32::new(0);
 static CLOCK: StaticCell<Timer> = StaticCell::new();
+/// A read of the flash has ended.
+static ARRIVED: Signal<CriticalSectionRawMutex, ()> = Signal::new();
+static BUFFERS: StaticCell<[[u32; BUFFER]; 3]> = StaticCell::new();
 
 #[exception]
 fn SysTick() {
     DUE.signal(());
+    ARRIVED.signal(());
+}
+
+/// A flash as drivers with DMA have it: a read ends at the next interrupt, and others run meanwhile.
+struct Flash(&'static [u8]);
+
+impl ErrorType for Flash {
+    type Error = Infallible;
+}
+
+impl ReadNorFlash for Flash {
+    const READ_SIZE: usize = 4;
+
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Infallible> {
+        ARRIVED.reset();
+        ARRIVED.wait().await;
+        let source = self.0.iter().skip(offset as usize);
+        bytes.iter_mut().zip(source).for_each(|(to, from)| *to = *from);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.len()
+    }
 }
 
 #[embassy_executor::task]
@@ -139,15 +177,24 @@ async fn main(spawner: Spawner) {
     let stream = InPlace::new(image.words());
     let plain = generate(&image, stream.clone(), arena, clock, &mut uart).await;
     let giving = generate(&image, GivingWay(stream), arena, clock, &mut uart).await;
-    let (plain, giving) = (defmt::unwrap!(plain), defmt::unwrap!(giving));
-    for (name, run) in [("in place", &plain), ("giving way", &giving)] {
+    let [first, second, rows] =
+        BUFFERS.init([[0; BUFFER]; 3]).each_mut().map(<[u32; _]>::as_mut_slice);
+    let (flash, bytes) = (NorAsync(Flash(image.bytes())), image.header().bytes());
+    let flash = defmt::unwrap!(ReadAhead::new(flash, 0, bytes, [first, second], rows));
+    let stream = GivingWay(flash.stream::<true>());
+    let ahead = flash.drive(generate(&image, stream, arena, clock, &mut uart)).await;
+    let [plain, giving, ahead] = [plain, giving, ahead].map(|run| defmt::unwrap!(run));
+    for (name, run) in [("in place", &plain), ("giving way", &giving), ("reading ahead", &ahead)] {
         let [gap, token] = [run.gap, run.token].map(|ticks| ticks * INSTRUCTIONS_PER_TICK);
         let toggles = run.toggles;
         let line = format_args!("{name}: {toggles} toggles, at most {gap} instructions apart");
         defmt::unwrap!(writeln!(uart, "{line}; a token takes {token}").ok());
     }
     defmt::assert!(plain.digest == giving.digest, "giving way changes the bits");
+    defmt::assert!(plain.digest == ahead.digest, "reading ahead changes the bits");
     defmt::assert!(plain.gap >= plain.token, "the measure does not see that a token blocks");
-    defmt::assert!(giving.gap * PART < giving.token, "a block keeps others waiting for too long");
+    for run in [&giving, &ahead] {
+        defmt::assert!(run.gap * PART < run.token, "a block keeps others waiting for too long");
+    }
     semihosting::process::exit(0)
 }
