@@ -70,8 +70,8 @@ const MODELS: [Model; 5] = [
 const WEIGHTS: [&str; 2] = ["int8", "int4"];
 
 const HEAD: &str = "\
-| board | core | model | weights | image (flash) | firmware (flash) | state | scratch | stack | statics | bytes read per token | instructions per token |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+| board | core | model | weights | image (flash) | firmware (flash) | state | scratch | buffers | stack | statics | bytes read per token | instructions per token |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 impl Model {
@@ -160,7 +160,7 @@ impl Figures {
             }
             for (why, weights) in refused {
                 rows.push_str(&format!(
-                    "| {place} | {core} | {} | {} | {why} | | | | | | | |\n",
+                    "| {place} | {core} | {} | {} | {why} | | | | | | | | |\n",
                     model.name(),
                     weights.join(", ")
                 ));
@@ -208,6 +208,8 @@ impl Figures {
             field("/memory/flash")?,
             field("/memory/state")?,
             field("/memory/scratch")?,
+            // The stream's, and the one that undoes a token.
+            field("/memory/buffers")?,
             field("/memory/stack")?,
             field("/memory/statics")?,
             // Those of a medium are counted; those of weights in place are what the image says.

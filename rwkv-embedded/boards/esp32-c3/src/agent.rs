@@ -2,6 +2,8 @@
 //!
 //! The host speaks over UART0, GPIO 20 and 21, at 115,200 baud. The image lies at 0x11_0000 of the
 //! flash, in a partition of its own.
+//!
+//! *Built, not run*: no emulator of this part runs the project's tests, and nobody has reported a board.
 
 #![no_std]
 #![no_main]

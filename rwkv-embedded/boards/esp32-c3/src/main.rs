@@ -2,6 +2,8 @@
 //!
 //! The image lies at 0x11_0000 of the flash, in a partition of its own. Whoever writes a line to
 //! UART0 is answered.
+//!
+//! *Built, not run*: no emulator of this part runs the project's tests, and nobody has reported a board.
 
 #![no_std]
 #![no_main]

@@ -2,6 +2,8 @@
 //!
 //! The host speaks over UART0, GPIO 0 and 1, at 115,200 baud. The image lies at 512 KB of the flash,
 //! where the core addresses it.
+//!
+//! *Built, not run*: no emulator of this part runs the project's tests, and nobody has reported a board.
 
 #![no_std]
 #![no_main]
