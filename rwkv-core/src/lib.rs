@@ -59,6 +59,7 @@ mod session;
 mod soft;
 mod state;
 pub mod stream;
+mod surprise;
 pub mod tokenizer;
 mod undo;
 
@@ -69,3 +70,4 @@ pub use generate::{Ending, GenerateError, Generator};
 pub use image::{Header, Image};
 pub use session::Model;
 pub use state::{State, StateView};
+pub use surprise::Surprise;

@@ -1,7 +1,6 @@
 //! What is remembered of a row of logits: the best few, and the softmax normaliser of all.
 
-use super::{MAX_CANDIDATES, SamplerError};
-use crate::math;
+use super::{MAX_CANDIDATES, SamplerError, normaliser::Normaliser};
 
 /// A token and its logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,8 +23,7 @@ pub struct Candidates {
     limit: usize,
     /// What the normaliser's logits are multiplied by, or `None` where nobody asks for it.
     scale: Option<f32>,
-    max: f32,
-    sum: f32,
+    normaliser: Normaliser,
     next: u32,
     error: Option<SamplerError>,
 }
@@ -39,8 +37,7 @@ impl Candidates {
             len: 0,
             limit: 0,
             scale: None,
-            max: 0.0,
-            sum: 0.0,
+            normaliser: Normaliser::new(),
             next: 0,
             error: None,
         };
@@ -58,7 +55,7 @@ impl Candidates {
     /// Forgets the row.
     pub const fn clear(&mut self) {
         self.len = 0;
-        self.sum = 0.0;
+        self.normaliser = Normaliser::new();
         self.next = 0;
         self.error = None;
     }
@@ -75,7 +72,7 @@ impl Candidates {
                 return;
             }
             if let Some(scale) = self.scale {
-                self.normalise(logit, scale);
+                self.normaliser.push(logit, scale);
             }
             if self.is_among_the_best(logit) {
                 self.insert(Candidate { token, logit });
@@ -113,7 +110,7 @@ impl Candidates {
     /// The sum over all tokens of exp((logit - largest logit) * scale), at least 1. Zero without a
     /// scale, or before the first logit.
     pub fn normaliser(&self) -> f32 {
-        self.sum
+        self.normaliser.sum
     }
 
     /// Whether it is kept; of most logits of a row no more is asked.
@@ -131,23 +128,6 @@ impl Candidates {
         let mut moved = new;
         for entry in self.entries.iter_mut().take(self.len).skip(at) {
             core::mem::swap(entry, &mut moved);
-        }
-    }
-
-    fn normalise(&mut self, logit: f32, scale: f32) {
-        /// exp of it is below 2^-24: half an ulp of a sum that is at least 1.
-        const LOST: f32 = -17.0;
-        if self.sum == 0.0 {
-            (self.max, self.sum) = (logit, 1.0);
-        } else if logit > self.max {
-            self.sum = self.sum * math::exp((self.max - logit) * scale) + 1.0;
-            self.max = logit;
-        } else {
-            let x = (logit - self.max) * scale;
-            // The addition would not change a bit, so the `exp` is saved.
-            if x > LOST {
-                self.sum += math::exp(x);
-            }
         }
     }
 }

@@ -41,6 +41,7 @@ mod config;
 mod error;
 mod history;
 mod mask;
+mod normaliser;
 mod rng;
 
 pub use candidates::{Candidate, Candidates};
@@ -48,6 +49,7 @@ pub use config::{Order, SamplerConfig};
 pub use error::SamplerError;
 pub use history::MAX_HISTORY;
 pub use mask::{Allowed, Banned, Mask, Within};
+pub(crate) use normaliser::Normaliser;
 pub use rng::Xoshiro128StarStar;
 
 use crate::math;

@@ -13,6 +13,7 @@ mod prefill;
 mod prompts;
 mod sampling;
 mod start;
+mod surprise;
 mod tokens;
 
 use std::{
@@ -68,6 +69,8 @@ enum Command {
     Logits(logits::LogitsArgs),
     /// Print or save the vector that the model makes of a text
     Embed(embed::EmbedArgs),
+    /// Say of each token of a text how much it surprises a model, in bits
+    Surprise(surprise::SurpriseArgs),
     /// Save the state after a prompt
     Prefill(prefill::PrefillArgs),
     /// Put the state after a prompt into an image, which then begins there
@@ -109,6 +112,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tokens(args) => tokens::command(&args),
         Command::Logits(args) => logits::command(&args),
         Command::Embed(args) => embed::command(&args),
+        Command::Surprise(args) => surprise::command(&args),
         Command::Prefill(args) => prefill::command(&args),
         Command::Bake(args) => bake::command(&args),
         Command::Generate(args) => generate::command(&args),

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Prompt, TokenizerFile};
+use crate::tokenizer::Tokenizer;
 
 #[derive(Debug, Args)]
 pub(super) struct TokensArgs {
@@ -22,11 +23,26 @@ pub(super) struct TokensArgs {
 
 /// A token and what it stands for.
 #[derive(Debug, Serialize)]
-struct Piece<'a> {
+pub(super) struct Piece<'a> {
     id: u32,
     bytes: &'a [u8],
     /// The bytes as text; what is no whole character is shown as U+FFFD.
     text: String,
+}
+
+impl<'a> Piece<'a> {
+    pub(super) fn of(id: u32, tokenizer: &'a Tokenizer<'_>) -> Self {
+        let bytes = tokenizer.decode(id);
+        Self { id, bytes, text: String::from_utf8_lossy(bytes).into_owned() }
+    }
+
+    /// The text between quotation marks, or the bytes if they are no whole characters.
+    pub(super) fn shown(&self) -> String {
+        match std::str::from_utf8(self.bytes) {
+            Ok(_) => format!("{:?}", self.text),
+            Err(_) => format!("b\"{}\"", self.bytes.escape_ascii()),
+        }
+    }
 }
 
 pub(super) fn command(args: &TokensArgs) -> anyhow::Result<()> {
@@ -34,19 +50,12 @@ pub(super) fn command(args: &TokensArgs) -> anyhow::Result<()> {
     let image = file.open_named(&args.image)?;
     let tokenizer = args.tokenizer.open(&image)?;
     let tokens = args.prompt.tokens(&image, &tokenizer)?;
-    let piece = |id: &u32| {
-        let bytes = tokenizer.decode(*id);
-        Piece { id: *id, bytes, text: String::from_utf8_lossy(bytes).into_owned() }
-    };
-    let pieces: Vec<Piece<'_>> = tokens.iter().map(piece).collect();
+    let pieces: Vec<Piece<'_>> = tokens.iter().map(|id| Piece::of(*id, &tokenizer)).collect();
     if args.json {
         let json = serde_json::to_string_pretty(&pieces)?;
         return super::show(|out| writeln!(out, "{json}"));
     }
     super::show(|out| {
-        pieces.iter().try_for_each(|Piece { id, bytes, text }| match std::str::from_utf8(bytes) {
-            Ok(_) => writeln!(out, "{id:>6}  {text:?}"),
-            Err(_) => writeln!(out, "{id:>6}  b\"{}\"", bytes.escape_ascii()),
-        })
+        pieces.iter().try_for_each(|piece| writeln!(out, "{:>6}  {}", piece.id, piece.shown()))
     })
 }

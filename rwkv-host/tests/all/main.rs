@@ -8,6 +8,7 @@ mod hidden;
 mod messages;
 mod report;
 mod sampling;
+mod surprise;
 mod tokens;
 mod tool;
 mod traces;

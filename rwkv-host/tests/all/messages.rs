@@ -76,6 +76,7 @@ fn a_reader_that_goes_away_ends_the_tool_quietly() {
         &["tokens", "x", "--prompt-file", "p"],
         &["logits", "x"],
         &["embed", "x"],
+        &["surprise", "x", "--prompt-file", "p"],
         &["eval", "x", "--text", "p"],
         &["generate", "x", "-n", "2"],
         &["validate", "x", "-n", "2"],
