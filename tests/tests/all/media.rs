@@ -4,10 +4,9 @@
 use std::cell::Cell;
 
 use rwkv_core::{
-    Digest, Error, Image, ImageError, Model, StateView, StreamError, exec::Columns,
-    image::RECORD_WORDS, stream::Stream,
+    Digest, Error, Image, ImageError, Model, StateView, StreamError, exec::Columns, stream::Stream,
 };
-use rwkv_embedded::stream::{Buffered, GivingWay, ReadAhead, buffer_words};
+use rwkv_embedded::stream::{Buffered, GivingWay, ReadAhead, buffer_words, row_words};
 use rwkv_host::{convert::Options, file::ImageFile, memory::Memory};
 use rwkv_tests::{
     baked, formats, image_with,
@@ -103,9 +102,7 @@ fn over<const UNIT: usize>(
     prepare(&mut flash);
     let header = image.header();
     let words = buffer_words(header, UNIT);
-    let dims = header.dims;
-    let row = (dims.dim.max(u32::from(dims.deep_rank).pow(2)) as usize + 8).max(RECORD_WORDS);
-    let mut buffers = [vec![0; words], vec![0; words], vec![0; row + 2 * UNIT / 4]];
+    let mut buffers = [vec![0; words], vec![0; words], vec![0; row_words(header, UNIT)]];
     let [a, b, rows] = buffers.each_mut().map(Vec::as_mut_slice);
     let mut run = Run::default();
     let result = match kind {
