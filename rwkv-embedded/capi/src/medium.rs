@@ -3,6 +3,7 @@
 use core::{
     ffi::{c_int, c_void},
     future::poll_fn,
+    marker::PhantomData,
     task::Poll,
 };
 
@@ -101,7 +102,7 @@ impl Beginning {
         // SAFETY: the caller's function, with the context that came with it, and memory for as
         // many bytes as it is told, which the transfer keeps until it has ended.
         match unsafe { (self.begin)(self.context, offset, out, len) } {
-            0 => Ok(Transfer { medium: self, offset, runs: true, _bytes: bytes }),
+            0 => Ok(Transfer { medium: self, offset, runs: true, bytes: PhantomData }),
             _ => Err(StreamError::Medium { offset }),
         }
     }
@@ -133,7 +134,7 @@ struct Transfer<'b> {
     medium: Beginning,
     offset: u32,
     runs: bool,
-    _bytes: &'b mut [u8],
+    bytes: PhantomData<&'b mut [u8]>,
 }
 
 impl Transfer<'_> {
