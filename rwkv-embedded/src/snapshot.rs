@@ -118,8 +118,12 @@ struct Good {
 impl<F: NorFlash> Snapshots<F> {
     /// Bytes of a slot for states of an image: whole units that the flash erases.
     pub const fn slot_bytes(header: &Header) -> u32 {
+        Self::slot_bytes_of(header, F::ERASE_SIZE)
+    }
+
+    const fn slot_bytes_of(header: &Header, erase: usize) -> u32 {
         let bytes = WORDS as usize + 4 * header.state_words();
-        bytes.next_multiple_of(F::ERASE_SIZE) as u32
+        bytes.next_multiple_of(erase) as u32
     }
 
     /// Two slots for states of an image, one after the other, from byte `first` on.
@@ -127,6 +131,20 @@ impl<F: NorFlash> Snapshots<F> {
     /// # Errors
     /// [`SnapshotError::Room`].
     pub fn new(flash: F, first: u32, header: &Header) -> Result<Self, SnapshotError> {
+        Self::erasing(flash, F::ERASE_SIZE, first, header)
+    }
+
+    /// As [`Snapshots::new`], on a flash that erases `erase` bytes at once, more than its type
+    /// says: a multiple of [`NorFlash::ERASE_SIZE`] that is known when the program runs.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Room`]; [`SnapshotError::Flash`] if it is no such multiple.
+    pub fn erasing(
+        flash: F,
+        erase: usize,
+        first: u32,
+        header: &Header,
+    ) -> Result<Self, SnapshotError> {
         const {
             assert!(
                 CHUNK.is_multiple_of(F::READ_SIZE) && CHUNK.is_multiple_of(F::WRITE_SIZE),
@@ -134,10 +152,13 @@ impl<F: NorFlash> Snapshots<F> {
             );
             assert!(F::ERASE_SIZE.is_multiple_of(CHUNK), "a flash that erases less than 64 bytes");
         };
-        let slot = Self::slot_bytes(header);
+        if erase == 0 || !erase.is_multiple_of(F::ERASE_SIZE) {
+            return Err(SnapshotError::Flash { offset: first, kind: FlashFault::NotAligned });
+        }
+        let slot = Self::slot_bytes_of(header, erase);
         let given = (flash.capacity() as u32).saturating_sub(first);
         let needed = slot.saturating_mul(2);
-        if needed > given || !(first as usize).is_multiple_of(F::ERASE_SIZE) {
+        if needed > given || !(first as usize).is_multiple_of(erase) {
             return Err(SnapshotError::Room { needed, given });
         }
         Ok(Self { flash, first, slot })

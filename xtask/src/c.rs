@@ -12,16 +12,17 @@ use clap::Parser;
 use object::{Object, ObjectSymbol};
 use rustc_demangle::demangle;
 use rwkv_core::{
-    Digest, Image, Model, StateView,
-    sampler::{Sampler, SamplerConfig},
+    Digest, Generator, Image, Model, StateView,
+    sampler::{Allowed, Banned, Mask, Sampler, SamplerConfig},
     stream::InPlace,
+    tokenizer::StopStream,
 };
 
 use crate::{
-    demo::{MODELS, image, tool},
+    demo::{MODELS, image, rwkv, tool},
     document::{grouped, replace},
     job, root,
-    setup::{self, ARM_GCC, NEWLIB, QEMU_ARM},
+    setup::{self, ARM_GCC, CMAKE, MAKE, NEWLIB, QEMU_ARM},
     size::{PROFILES, loaded},
 };
 
@@ -32,12 +33,33 @@ const EXAMPLE: &str = "rwkv-embedded/examples/c";
 const HEADER: &str = "include/rwkv.h";
 /// The chapter with the table of errors.
 const PAGE: &str = "docs/src/c.md";
+/// The source of which it shows parts.
+const BOOK: &str = "tests/book.c";
+const SHOWN: [&str; 5] = ["mask", "stop", "snapshots", "ahead", "placed"];
 /// The firmware's core.
 const BOARD: &str = "thumbv7em-none-eabihf";
 /// Cores that the archive is built for besides.
-const OTHERS: [&str; 3] =
-    ["thumbv6m-none-eabi", "thumbv7m-none-eabi", "riscv32imac-unknown-none-elf"];
+const OTHERS: [&str; 4] = [
+    "thumbv6m-none-eabi",
+    "thumbv7m-none-eabi",
+    "thumbv8m.main-none-eabihf",
+    "riscv32imac-unknown-none-elf",
+];
 const HOST: &str = "x86_64-unknown-linux-gnu";
+/// Where the header's functions are.
+const MODULES: [&str; 11] = [
+    "error",
+    "image",
+    "medium",
+    "model",
+    "open",
+    "output",
+    "sampler",
+    "snapshots",
+    "state",
+    "stop",
+    "text",
+];
 
 /// What the firmware writes: as in its `main.c`, and in the `main.rs` of the example `alloc`.
 const PROMPT: &str = "X:1\nT:";
@@ -65,6 +87,7 @@ impl C {
         let images = images.into_iter().collect::<anyhow::Result<Vec<PathBuf>>>()?;
         functions(&images)?;
         ensure!(ARM_GCC.is_there() && NEWLIB.is_there(), "the firmware needs a compiler for C");
+        ensure!(MAKE.is_there() && CMAKE.is_there(), "the firmware needs both to be built");
         ensure!(QEMU_ARM.is_there(), "the firmware needs an emulator");
         let profiles = if self.check { &PROFILES[..1] } else { &PROFILES };
         let mut sizes =
@@ -77,6 +100,9 @@ impl C {
             let [example, all] = [largest.unwrap_or_default(), all].map(grouped);
             sizes.push_str(&format!("| `{level}` | {example} | {all} |\n"));
         }
+        if let Some(image) = images.first() {
+            cmake(image)?;
+        }
         print!("{sizes}");
         if self.check { Ok(()) } else { replace(PAGE, "sizes", &sizes) }
     }
@@ -88,16 +114,20 @@ fn header(check: bool) -> anyhow::Result<()> {
     let config = cbindgen::Config::from_file(dir.join("cbindgen.toml"))
         .map_err(|error| anyhow::anyhow!("{CAPI}/cbindgen.toml: {error}"))?;
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for module in ["error", "image", "model", "output", "sampler", "state", "text"] {
+    for module in MODULES {
         builder = builder.with_src(dir.join(format!("src/{module}.rs")));
     }
     let mut text = Vec::new();
     builder.generate().context("cbindgen cannot read the sources")?.write(&mut text);
     let text = String::from_utf8(text)?;
-    let errors = errors(&text);
+    let mut parts = vec![("errors", errors(&text))];
+    for mark in SHOWN {
+        parts.push((mark, shown(mark)?));
+    }
     let path = dir.join(HEADER);
     if check {
-        for (path, part) in [(path, &text), (root().join(PAGE), &errors)] {
+        let page = parts.iter().map(|(_, part)| (root().join(PAGE), part));
+        for (path, part) in page.chain([(path, &text)]) {
             let there = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             let shown = path.display();
             ensure!(there.contains(part.as_str()), "{shown} is out of date: run cargo xtask c");
@@ -106,7 +136,16 @@ fn header(check: bool) -> anyhow::Result<()> {
     }
     let new = path.with_extension("h.new");
     fs::write(&new, text).and_then(|()| fs::rename(&new, &path))?;
-    replace(PAGE, "errors", &errors)
+    parts.iter().try_for_each(|(mark, part)| replace(PAGE, mark, part))
+}
+
+/// What the chapter shows of a source that is compiled and run, between marks in both.
+fn shown(mark: &str) -> anyhow::Result<String> {
+    let source = fs::read_to_string(root().join(CAPI).join(BOOK)).context(BOOK)?;
+    let (start, end) = (format!("/* {mark} */\n"), format!("/* /{mark} */"));
+    let part = source.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));
+    let (part, _) = part.with_context(|| format!("{BOOK} has no mark {mark}"))?;
+    Ok(format!("```c\n{part}```\n"))
 }
 
 /// The table of the errors in the header: what stands above each is what it means.
@@ -196,22 +235,32 @@ fn functions(images: &[PathBuf]) -> anyhow::Result<()> {
         Some(format!("{{{number}, \"{name}\"}},\n"))
     });
     fs::write(&names, names_of.collect::<String>())?;
-    let program = dir.join("api");
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-std=c99", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic"]);
-    gcc.args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
-    gcc.arg("-I").arg(root().join(CAPI).join("include")).arg("-I").arg(&dir);
-    gcc.arg(root().join(CAPI).join("tests/api.c")).arg(&archive).arg("-o").arg(&program);
-    job::run(&mut gcc)?;
     for image in images {
-        let name = image.file_name().unwrap_or_default().to_string_lossy();
-        print!("{name} on this machine: {}", job::output(Command::new(&program).arg(image))?);
+        let name = image.file_stem().unwrap_or_default().to_string_lossy();
+        // What the tool writes of the image.
+        let of_image = dir.join(format!("api-{name}"));
+        let mut place = rwkv()?;
+        place.arg("place").arg(image).args(["--flash", "64K", "--ram", "16K", "-o"]).arg(&of_image);
+        job::output(&mut place)?;
+        let sizes = job::output(rwkv()?.args(["info", "--c"]).arg(image))?;
+        fs::write(of_image.join("image.h"), sizes)?;
+        let program = of_image.join("api");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-std=c99", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic"]);
+        gcc.args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
+        for include in [&root().join(CAPI).join("include"), &dir, &of_image] {
+            gcc.arg("-I").arg(include);
+        }
+        gcc.arg(root().join(CAPI).join("tests/api.c")).arg(&archive).arg("-o").arg(&program);
+        job::run(&mut gcc)?;
+        let mut api = Command::new(&program);
+        api.arg(image).arg(of_image.join("flash.bin")).args(generated(image)?);
+        print!("{name} on this machine: {}", job::output(&mut api)?);
     }
     Ok(())
 }
 
-/// Builds the firmware for an image, runs it, and compares what it says with the host's. Returns
-/// its bytes of flash.
+/// Builds the firmware for an image and compares it with the host. Returns its bytes of flash.
 fn firmware(archive: &Path, image: &Path) -> anyhow::Result<u64> {
     let name = image.file_stem().unwrap_or_default().to_string_lossy();
     let dir = root().join(CAPI).join("target/c").join(&*name);
@@ -222,11 +271,35 @@ fn firmware(archive: &Path, image: &Path) -> anyhow::Result<u64> {
     make.arg(format!("IMAGE={}", image.display()));
     job::run(&mut make)?;
     let elf = dir.join("firmware.elf");
-    let said = said(&elf, image, &[])?;
-    let expected = host(image, Last::Token)?;
-    ensure!(said == expected, "{name}: the firmware says\n{said}\nand the host\n{expected}");
-    println!("{name} in C on mps2-an386 and on the host: {}", said.lines().last().unwrap_or(""));
+    compare(&elf, image, &format!("{name} in C"))?;
     loaded(&elf)
+}
+
+/// The same firmware by CMake, which builds the archive, too.
+fn cmake(image: &Path) -> anyhow::Result<()> {
+    let dir = root().join(CAPI).join("target/c/cmake");
+    let toolchain = root().join(EXAMPLE).join("toolchain.cmake");
+    let mut configure = Command::new(CMAKE.program);
+    configure.arg("-S").arg(root().join(EXAMPLE)).arg("-B").arg(&dir);
+    configure.arg("--log-level=WARNING");
+    configure.arg(format!("-DCMAKE_TOOLCHAIN_FILE={}", toolchain.display()));
+    configure.arg(format!("-DIMAGE={}", image.display()));
+    configure.arg(format!("-DRWKV_TOOL={}", tool().display()));
+    let mut build = Command::new(CMAKE.program);
+    build.arg("--build").arg(&dir);
+    for mut command in [configure, build] {
+        job::unaware(command.current_dir(root()));
+        job::output(&mut command)?;
+    }
+    compare(&dir.join("firmware"), image, "the firmware that CMake builds")
+}
+
+/// Runs a firmware, and compares what it says with the host.
+fn compare(elf: &Path, image: &Path, name: &str) -> anyhow::Result<()> {
+    let (said, expected) = (said(elf, image, &[])?, host(image, Last::Token)?);
+    ensure!(said == expected, "{name} says\n{said}\nand the host\n{expected}");
+    println!("{name} on mps2-an386 and on the host: {}", said.lines().last().unwrap_or(""));
+    Ok(())
 }
 
 /// What firmware for `mps2-an386` says on its UART, with an image where the agent has it.
@@ -249,11 +322,56 @@ pub(crate) enum Last {
     State,
 }
 
+/// What `tests/api.c` is to generate: a text with its mask; a stop text, and what stands before it
+/// without the mask.
+fn generated(image: &Path) -> anyhow::Result<[String; 3]> {
+    let banned = Banned::new(&[b'A' as u32, b'e' as u32, b'|' as u32])?;
+    let printable = [1 << b'\n', u32::MAX, u32::MAX, u32::MAX >> 1];
+    let masked = text(image, (banned, (Allowed(&printable), NoDigits)), &[])?;
+    let free = text(image, (), &[])?;
+    let stop = free.get(COUNT / 2..COUNT / 2 + 3).context("the model wrote no ASCII")?;
+    let before = text(image, (), &[stop.as_bytes()])?;
+    Ok([masked, stop.to_owned(), before])
+}
+
+/// The function of the mask in `tests/api.c`.
+struct NoDigits;
+
+impl Mask for NoDigits {
+    fn allows(&self, token: u32) -> bool {
+        !(u32::from(b'0')..=u32::from(b'9')).contains(&token)
+    }
+}
+
+/// How [`PROMPT`] goes on within a mask, up to a stop text.
+fn text(image: &Path, mask: impl Mask, stops: &[&[u8]]) -> anyhow::Result<String> {
+    let words = words(image)?;
+    let image = Image::open(bytemuck::cast_slice(&words))?;
+    let header = *image.header();
+    let (mut memory, mut ready) = (vec![0.0; header.state_words()], false);
+    let mut scratch = vec![0.0; header.scratch_words as usize];
+    let state = StateView::over(&header, &mut memory, &mut ready)?;
+    let model = Model::new(header, InPlace::new(image.words()), &mut scratch)?;
+    let tokenizer = image.tokenizer().context("the image has no tokenizer")?;
+    let generator = Generator::new(model, state, tokenizer, Sampler::new(SAMPLER)?);
+    let mut generator = generator.with_mask(mask);
+    let (mut stop, mut text) = (StopStream::new(stops)?, Vec::new());
+    generator.reset()?;
+    generator.read(PROMPT.as_bytes())?;
+    generator.generate(COUNT, &mut stop, |bytes| text.extend_from_slice(bytes))?;
+    stop.finish(|bytes| text.extend_from_slice(bytes));
+    Ok(String::from_utf8(text)?)
+}
+
+/// The words of an image.
+fn words(image: &Path) -> anyhow::Result<Vec<u32>> {
+    let bytes = fs::read(image).with_context(|| image.display().to_string())?;
+    Ok(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
+}
+
 /// What a firmware is to say that continues [`PROMPT`] with an image.
 pub(crate) fn host(image: &Path, last: Last) -> anyhow::Result<String> {
-    let bytes = fs::read(image).with_context(|| image.display().to_string())?;
-    let words: Vec<u32> =
-        bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let words = words(image)?;
     let image = Image::open(bytemuck::cast_slice(&words))?;
     let header = *image.header();
     let mut ready = false;

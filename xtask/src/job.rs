@@ -18,6 +18,12 @@ use anyhow::{Context, bail};
 pub(crate) fn cargo(dir: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::root().join(dir));
+    unaware(&mut command);
+    command
+}
+
+/// Takes the environment of the cargo that runs this program from a command that runs another.
+pub(crate) fn unaware(command: &mut Command) {
     for name in [
         "CARGO_TARGET_DIR",
         "CARGO_BUILD_TARGET_DIR",
@@ -28,7 +34,6 @@ pub(crate) fn cargo(dir: &str) -> Command {
     ] {
         command.env_remove(name);
     }
-    command
 }
 
 /// Whether the host is built with every feature, as the tests build it.

@@ -48,6 +48,8 @@ const NPM: Tool = program("npm", "npm");
 pub(crate) const COMPILER: Tool = program("g++", "g++");
 /// What runs the makefile of the firmware in C.
 pub(crate) const MAKE: Tool = program("make", "make");
+/// What builds the same firmware as other projects do.
+pub(crate) const CMAKE: Tool = program("cmake", "cmake");
 /// The compiler of firmware in C.
 pub(crate) const ARM_GCC: Tool = program("arm-none-eabi-gcc", "gcc-arm-none-eabi");
 /// Its C library. The preprocessor finds the specs, or nothing works.
@@ -58,7 +60,7 @@ pub(crate) const NEWLIB: Tool = Tool {
 };
 
 /// What the tests need beside the emulators.
-pub(crate) const COMPILERS: [Tool; 4] = [ARM_GCC, NEWLIB, MAKE, COMPILER];
+pub(crate) const COMPILERS: [Tool; 5] = [ARM_GCC, NEWLIB, MAKE, CMAKE, COMPILER];
 
 /// The browser that a test opens a report in; without it that test is skipped and says so.
 pub(crate) const BROWSER: Tool = program("chromium", "chromium");

@@ -185,6 +185,7 @@ pub struct Header {
     sections: u16,
 }
 
+#[inline(always)]
 const fn le16(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([b[at], b[at + 1]])
 }

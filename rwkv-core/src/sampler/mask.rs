@@ -89,8 +89,8 @@ impl<M: Mask> Mask for Option<M> {
     }
 }
 
-/// Allows every token but these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Allows every token but these, by default none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Banned<'a>(&'a [u32]);
 

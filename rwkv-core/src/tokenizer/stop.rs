@@ -22,11 +22,11 @@ use core::fmt;
 /// assert_eq!(text, b"Yes.\n");
 /// # Ok::<(), rwkv_core::tokenizer::EmptyStopText>(())
 /// ```
-/// The default has no stop texts.
+/// The default has no stop texts. `T` is what a stop text is kept as, a slice unless said otherwise.
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct StopStream<'a> {
-    texts: &'a [&'a [u8]],
+pub struct StopStream<'a, T = &'a [u8]> {
+    texts: &'a [T],
     /// What is held back: the longest end of the stream that a stop text begins with.
     held: &'a [u8],
     found: Option<usize>,
@@ -38,7 +38,17 @@ impl<'a> StopStream<'a> {
     /// # Errors
     /// A stop text is empty.
     pub fn new(texts: &'a [&'a [u8]]) -> Result<Self, EmptyStopText> {
-        if texts.iter().any(|text| text.is_empty()) {
+        Self::over(texts)
+    }
+}
+
+impl<'a, T: AsRef<[u8]>> StopStream<'a, T> {
+    /// As [`StopStream::new`], over stop texts of any type.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over(texts: &'a [T]) -> Result<Self, EmptyStopText> {
+        if texts.iter().any(|text| text.as_ref().is_empty()) {
             return Err(EmptyStopText);
         }
         Ok(Self { texts, held: &[], found: None })
@@ -64,11 +74,11 @@ impl<'a> StopStream<'a> {
     }
 
     fn take(&mut self, byte: u8, out: &mut impl FnMut(&[u8])) {
-        let (held, texts) = (self.held, self.texts);
+        let (held, texts) = (self.held, self.texts.iter().map(T::as_ref));
         // The longest first: the earlier it begins, the less is passed on.
         let ends = || (0..=held.len()).filter_map(|at| held.split_at_checked(at));
         for (before, end) in ends() {
-            self.found = texts.iter().position(|text| text.split_last() == Some((&byte, end)));
+            self.found = texts.clone().position(|text| text.split_last() == Some((&byte, end)));
             if self.found.is_some() {
                 self.held = &[];
                 return give(before, out);
@@ -76,8 +86,8 @@ impl<'a> StopStream<'a> {
         }
         for (before, end) in ends() {
             let goes_on =
-                |text: &&&[u8]| text.starts_with(end) && text.get(end.len()) == Some(&byte);
-            if let Some(text) = texts.iter().find(goes_on) {
+                |text: &&[u8]| text.starts_with(end) && text.get(end.len()) == Some(&byte);
+            if let Some(text) = texts.clone().find(goes_on) {
                 self.held = text.get(..end.len() + 1).unwrap_or_default();
                 return give(before, out);
             }

@@ -21,12 +21,24 @@
 /** No token. */
 #define RWKV_NO_TOKEN 0xFFFFFFFFu
 
+/** No stop text was found. */
+#define RWKV_NO_STOP 0xFFFFFFFFu
+
 /** Words of a state: layers and width of the model, and rows of recurrent state per layer, which
  * are 3 for version 4 and the head size from version 5 on. `rwkv info` prints all three. */
 #define RWKV_STATE_WORDS(layers, dim, width) ((layers) * ((width) + 2u) * (dim))
 
 /** Bytes of a saved state: its header, then the words. */
 #define RWKV_SAVED_STATE_BYTES(state_words) (RWKV_SAVED_BYTES + 4u * (state_words))
+
+/** Bytes of two slots for snapshots of a state, in a flash that erases `erase_size` bytes at once. */
+#define RWKV_SNAPSHOTS_BYTES(state_words, erase_size) \
+    (2u * ((64u + RWKV_SAVED_STATE_BYTES(state_words) + (erase_size) - 1u) / (erase_size) * (erase_size)))
+
+/** Words of the buffer for weights that are read ahead, from IMAGE_BUFFER_WORDS and
+ * IMAGE_ROW_WORDS of `rwkv info --c`. */
+#define RWKV_AHEAD_WORDS(buffer_words, row_words) \
+    (16u * sizeof(size_t) + 2u * (buffer_words) + (row_words))
 
 
 /**
@@ -84,6 +96,10 @@ enum rwkv_error
    * The caller's function that takes text has failed.
    */
   RWKV_ERROR_WRITE = 8,
+  /**
+   * A stop text has no bytes.
+   */
+  RWKV_ERROR_EMPTY_STOP_TEXT = 9,
   /**
    * The token is not in the vocabulary (place: the token; value: tokens in the vocabulary).
    */
@@ -221,6 +237,10 @@ enum rwkv_error
    */
   RWKV_ERROR_STREAM_MISPLACED = 83,
   /**
+   * A placement is of another image (place: identity of its image; value: of this one).
+   */
+  RWKV_ERROR_STREAM_OTHER_IMAGE = 84,
+  /**
    * The temperature is negative, subnormal, infinite or not a number.
    */
   RWKV_ERROR_SAMPLER_TEMPERATURE = 100,
@@ -264,6 +284,14 @@ enum rwkv_error
    * There is no such order.
    */
   RWKV_ERROR_SAMPLER_ORDER = 110,
+  /**
+   * Banned tokens do not stand in ascending order, or one stands twice.
+   */
+  RWKV_ERROR_SAMPLER_BANNED_ORDER = 111,
+  /**
+   * The mask allows no token of the vocabulary.
+   */
+  RWKV_ERROR_SAMPLER_NOTHING_ALLOWED = 112,
   /**
    * The saved state has another length (place: bytes that are there; value: bytes needed).
    */
@@ -325,6 +353,28 @@ enum rwkv_error
    */
   RWKV_ERROR_SELF_TEST_CONTRACTION = 143,
   /**
+   * The flash that snapshots lie in has failed (place: the byte offset).
+   */
+  RWKV_ERROR_SNAPSHOT_FLASH = 160,
+  /**
+   * Two slots do not fit into the flash, or do not begin where it can be erased (place: bytes
+   * from the first slot to the end of the flash; value: bytes needed).
+   */
+  RWKV_ERROR_SNAPSHOT_ROOM = 161,
+  /**
+   * What was written does not read back as it was (place: the byte offset of the slot).
+   */
+  RWKV_ERROR_SNAPSHOT_WORN = 162,
+  /**
+   * The flash reads or writes pieces that 64 bytes are not whole pieces of, or erases pieces
+   * that are not multiples of 64 bytes.
+   */
+  RWKV_ERROR_SNAPSHOT_GEOMETRY = 163,
+  /**
+   * There is no snapshot; the state is as it was.
+   */
+  RWKV_ERROR_NO_SNAPSHOT = 164,
+  /**
    * An error that this layer has no code for.
    */
   RWKV_ERROR_OTHER = 255,
@@ -344,32 +394,12 @@ typedef struct rwkv_image {
   /**
    * Not for the caller.
    */
-  uint64_t words[24];
+  uint64_t words[22];
+  /**
+   * Not for the caller: what is smaller where pointers are.
+   */
+  size_t pointers[3];
 } rwkv_image;
-
-/**
- * Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns
- * 0, or anything else where not all of them could be read.
- */
-typedef int (*rwkv_read)(void *context, uint32_t offset, void *out, uint32_t len);
-
-/**
- * A medium that the core cannot address: a flash chip, a card.
- */
-typedef struct rwkv_medium {
-  /**
-   * How it is read.
-   */
-  rwkv_read read;
-  /**
-   * Handed to the function.
-   */
-  void *context;
-  /**
-   * Where the image begins, in bytes, a multiple of four.
-   */
-  uint32_t offset;
-} rwkv_medium;
 
 /**
  * What an image says of itself.
@@ -454,7 +484,11 @@ typedef struct rwkv_model {
   /**
    * Not for the caller.
    */
-  uint64_t words[40];
+  uint64_t words[24];
+  /**
+   * Not for the caller: what is smaller where pointers are.
+   */
+  size_t pointers[22];
 } rwkv_model;
 
 /**
@@ -479,7 +513,8 @@ typedef struct rwkv_memory {
    */
   size_t undo_words;
   /**
-   * What weights on a medium are read into; null for weights in memory.
+   * What weights on a medium are read into, all buffers one after the other; null for weights in
+   * memory.
    */
   uint32_t *buffer;
   /**
@@ -579,6 +614,95 @@ typedef struct rwkv_output {
 } rwkv_output;
 
 /**
+ * Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns
+ * 0, or anything else where not all of them could be read.
+ */
+typedef int (*rwkv_read)(void *context, uint32_t offset, void *out, uint32_t len);
+
+/**
+ * Begins such a read and returns at once: 0 if it was begun, anything else if not. Until
+ * `rwkv_ready` says that it has ended, `out` is the medium's, and no other read is begun.
+ */
+typedef rwkv_read rwkv_begin;
+
+/**
+ * Whether the read that was begun has ended: 0 if all bytes are there, a positive number while it
+ * goes on, a negative one if it has failed. It is asked again and again while it goes on, between
+ * blocks of computing and where there is nothing to compute, and not after its end.
+ */
+typedef int (*rwkv_ready)(void *context);
+
+/**
+ * A medium that the core cannot address: a flash chip, a card.
+ */
+typedef struct rwkv_medium {
+  /**
+   * How it is read: by a function that waits until it has. Not used by rwkv_image_open_ahead.
+   */
+  rwkv_read read;
+  /**
+   * Handed to the functions.
+   */
+  void *context;
+  /**
+   * Where the image begins, in bytes, a multiple of four.
+   */
+  uint32_t offset;
+  /**
+   * How it is read while the core computes, for rwkv_image_open_ahead; else null.
+   */
+  rwkv_begin begin;
+  /**
+   * Whether it has been read, for rwkv_image_open_ahead; else null.
+   */
+  rwkv_ready ready;
+} rwkv_medium;
+
+/**
+ * Parts of an image that lie in memories as well, as `rwkv place` chooses them. A range is three
+ * numbers: its first word in the image, how many words, and where they begin in the memory. All
+ * zeros places nothing.
+ */
+typedef struct rwkv_placement {
+  /**
+   * PLACED_IDENTITY: the identity of the image that the ranges are of.
+   */
+  uint32_t identity;
+  /**
+   * Ranges of the image in flash that the core can address, in ascending order.
+   */
+  const uint32_t (*flash_ranges)[3];
+  /**
+   * How many.
+   */
+  size_t flash_count;
+  /**
+   * Their words: `flash.bin`.
+   */
+  const uint32_t *flash;
+  /**
+   * How many.
+   */
+  size_t flash_words;
+  /**
+   * Ranges of the image in RAM, in ascending order.
+   */
+  const uint32_t (*ram_ranges)[3];
+  /**
+   * How many.
+   */
+  size_t ram_count;
+  /**
+   * Memory for their words, which are read from the medium when the image is opened.
+   */
+  uint32_t *ram;
+  /**
+   * How many.
+   */
+  size_t ram_words;
+} rwkv_placement;
+
+/**
  * How tokens are chosen. All zeros is greedy: the largest logit wins, ties go to the lower token.
  */
 typedef struct rwkv_sampler_config {
@@ -625,6 +749,103 @@ typedef struct rwkv_sampler_config {
 } rwkv_sampler_config;
 
 /**
+ * Says whether a token may be chosen: 0 if not. It is asked once at most for each token of a row,
+ * in the order of their ids.
+ */
+typedef int (*rwkv_allows)(void *context, uint32_t token);
+
+/**
+ * Which tokens may be chosen: those that all three allow. All zeros allows every token.
+ */
+typedef struct rwkv_mask {
+  /**
+   * Tokens that may not be chosen, in ascending order.
+   */
+  const uint32_t *banned;
+  /**
+   * How many.
+   */
+  size_t banned_count;
+  /**
+   * A bit for each token that may be chosen, bit `token % 32` of word `token / 32`, and none
+   * beyond the last word; null for every token. The bits may change between tokens.
+   */
+  const uint32_t *allowed;
+  /**
+   * Words of them.
+   */
+  size_t allowed_words;
+  /**
+   * A function that says which may be chosen; null for every token.
+   */
+  rwkv_allows allows;
+  /**
+   * Handed to the function.
+   */
+  void *context;
+} rwkv_mask;
+
+/**
+ * Two slots in a flash.
+ */
+typedef struct rwkv_snapshots {
+  /**
+   * Not for the caller.
+   */
+  uint64_t words[12];
+} rwkv_snapshots;
+
+/**
+ * Writes `len` bytes at byte `offset` of a flash, where it is erased; both are multiples of 64.
+ * Returns 0, or anything else where not all of them could be written.
+ */
+typedef int (*rwkv_flash_write)(void *context, uint32_t offset, const void *bytes, uint32_t len);
+
+/**
+ * Erases `len` bytes at byte `offset` of a flash, whole pieces that it erases. Returns 0, or
+ * anything else where that has failed.
+ */
+typedef int (*rwkv_flash_erase)(void *context, uint32_t offset, uint32_t len);
+
+/**
+ * A flash that can be written, and its geometry. All functions wait until they have done.
+ */
+typedef struct rwkv_flash {
+  /**
+   * How it is read: 64 bytes at a time, from multiples of 64 on.
+   */
+  rwkv_read read;
+  /**
+   * How it is written.
+   */
+  rwkv_flash_write write;
+  /**
+   * How it is erased.
+   */
+  rwkv_flash_erase erase;
+  /**
+   * Handed to the functions.
+   */
+  void *context;
+  /**
+   * Bytes of the flash.
+   */
+  uint32_t bytes;
+  /**
+   * Bytes of the pieces that it reads, of which 64 bytes are whole ones; 1 for any.
+   */
+  uint32_t read_size;
+  /**
+   * Bytes of the pieces that it writes, of which 64 bytes are whole ones; 1 for any.
+   */
+  uint32_t write_size;
+  /**
+   * Bytes of the pieces that it erases, a multiple of 64.
+   */
+  uint32_t erase_size;
+} rwkv_flash;
+
+/**
  * What a saved state says beside its words.
  */
 typedef struct rwkv_place {
@@ -639,6 +860,38 @@ typedef struct rwkv_place {
 } rwkv_place;
 
 /**
+ * Finds the first of several stop texts in bytes that come in pieces, and passes on what stands
+ * before it. Bytes that may be the start of one are held back until it is certain that they are
+ * not. Of several that end at the same byte, the longest is found.
+ */
+typedef struct rwkv_stop {
+  /**
+   * Not for the caller.
+   */
+  uint64_t words[8];
+} rwkv_stop;
+
+/**
+ * Bytes of a text.
+ */
+typedef struct rwkv_text {
+  /**
+   * Where they are.
+   */
+  const uint8_t *bytes;
+  /**
+   * How many.
+   */
+  size_t len;
+} rwkv_text;
+
+/**
+ * Takes `len` bytes of text; from rwkv_utf8_push, they are whole characters of UTF-8. Returns 0, or
+ * anything else to stop.
+ */
+typedef int (*rwkv_write)(void *context, const uint8_t *text, size_t len);
+
+/**
  * Makes whole characters of bytes that come in pieces.
  */
 typedef struct rwkv_utf8 {
@@ -647,11 +900,6 @@ typedef struct rwkv_utf8 {
    */
   uint32_t words[5];
 } rwkv_utf8;
-
-/**
- * Takes `len` bytes of text, whole characters of UTF-8. Returns 0, or anything else to stop.
- */
-typedef int (*rwkv_write)(void *context, const uint8_t *text, size_t len);
 
 #ifdef __cplusplus
 extern "C" {
@@ -670,16 +918,6 @@ const char *rwkv_error_name(int32_t error);
 rwkv_error rwkv_image_open(struct rwkv_image *image, const uint8_t *bytes, size_t len);
 
 /**
- * Opens an image on a medium and checks its header and the table of its sections; weights are
- * checked as they are read. `buffer` holds both meanwhile, and is free again afterwards:
- * RWKV_ERROR_ROOM says how many words it needs.
- */
-rwkv_error rwkv_image_open_medium(struct rwkv_image *image,
-                                  const struct rwkv_medium *medium,
-                                  uint32_t *buffer,
-                                  size_t words);
-
-/**
  * What the image says of itself.
  */
 rwkv_error rwkv_image_info(const struct rwkv_image *image, struct rwkv_info *info);
@@ -696,7 +934,8 @@ size_t rwkv_state_words(const struct rwkv_image *image);
 size_t rwkv_scratch_words(const struct rwkv_image *image);
 
 /**
- * Words of the buffer that a model needs for weights on a medium; 0 for weights in memory.
+ * Words of the buffer that a model needs for weights on a medium, for both buffers and more where
+ * it is read ahead; 0 for weights in memory.
  */
 size_t rwkv_buffer_words(const struct rwkv_image *image);
 
@@ -770,10 +1009,48 @@ rwkv_error rwkv_model_columns(struct rwkv_model *model, uint64_t *needed, uint64
 struct rwkv_detail rwkv_model_detail(const struct rwkv_model *model);
 
 /**
+ * Opens an image on a medium and checks its header and the table of its sections; weights are
+ * checked as they are read. `buffer` holds both meanwhile, and is free again afterwards:
+ * RWKV_ERROR_ROOM says how many words it needs.
+ */
+rwkv_error rwkv_image_open_medium(struct rwkv_image *image,
+                                  const struct rwkv_medium *medium,
+                                  uint32_t *buffer,
+                                  size_t words);
+
+/**
+ * As rwkv_image_open_medium, with parts of the image in memories. What lies in one is not read
+ * from the medium, and blocks of it are checked as all others are.
+ */
+rwkv_error rwkv_image_open_placed(struct rwkv_image *image,
+                                  const struct rwkv_medium *medium,
+                                  const struct rwkv_placement *placement,
+                                  uint32_t *buffer,
+                                  size_t words);
+
+/**
+ * As rwkv_image_open_placed, from a medium that reads by itself, with DMA or interrupts: a model
+ * reads the next words into one buffer while it computes from another. `placement` may be null.
+ */
+rwkv_error rwkv_image_open_ahead(struct rwkv_image *image,
+                                 const struct rwkv_medium *medium,
+                                 const struct rwkv_placement *placement,
+                                 uint32_t *buffer,
+                                 size_t words);
+
+/**
  * A sampler at the start of its random numbers.
  */
 rwkv_error rwkv_sampler_init(struct rwkv_sampler *sampler,
                              const struct rwkv_sampler_config *config);
+
+/**
+ * From now on, only tokens that a mask allows are chosen; null for all of them. The mask is asked
+ * when a token's logits appear, so it is set before the token is computed. What it points to stays
+ * where it is for as long as the sampler has it; on an error, the sampler keeps the mask that it
+ * had.
+ */
+rwkv_error rwkv_sampler_within(struct rwkv_sampler *sampler, const struct rwkv_mask *mask);
 
 /**
  * Chooses a token from the logits of the last one that was computed with the sampler as an output.
@@ -785,6 +1062,39 @@ rwkv_error rwkv_sampler_next(struct rwkv_sampler *sampler, uint32_t *token);
  * Details of the sampler's last failure.
  */
 struct rwkv_detail rwkv_sampler_detail(const struct rwkv_sampler *sampler);
+
+/**
+ * Two slots for states of an image, one after the other, from byte `first` of a flash on, where it
+ * can be erased: RWKV_SNAPSHOTS_BYTES. What is there is left as it is.
+ */
+rwkv_error rwkv_snapshots_init(struct rwkv_snapshots *snapshots,
+                               const struct rwkv_flash *flash,
+                               uint32_t first,
+                               const struct rwkv_image *image);
+
+/**
+ * Keeps a state of an image, with its place. Wherever power is lost meanwhile, and after an error,
+ * the snapshot before is still there.
+ */
+rwkv_error rwkv_snapshots_save(struct rwkv_snapshots *snapshots,
+                               struct rwkv_state *state,
+                               const struct rwkv_image *image,
+                               struct rwkv_place place);
+
+/**
+ * Takes up the newest snapshot that is whole; RWKV_ERROR_NO_SNAPSHOT if there is none. That, and a
+ * snapshot of another image, leaves the state as it was; a flash that fails half-way leaves it
+ * broken. `place` may be null.
+ */
+rwkv_error rwkv_snapshots_load(struct rwkv_snapshots *snapshots,
+                               struct rwkv_state *state,
+                               const struct rwkv_image *image,
+                               struct rwkv_place *place);
+
+/**
+ * Details of the last failure.
+ */
+struct rwkv_detail rwkv_snapshots_detail(const struct rwkv_snapshots *snapshots);
 
 /**
  * A state over memory of `count` words, RWKV_STATE_WORDS or more. It is none before rwkv_reset or
@@ -821,6 +1131,29 @@ rwkv_error rwkv_token_digest(struct rwkv_state *state,
                              const struct rwkv_image *image,
                              const struct rwkv_digest *logits,
                              struct rwkv_digest *digest);
+
+/**
+ * A stream at its start, over `count` stop texts of a byte or more; without any it has no end.
+ * The texts stay where they are for as long as the stream is in use.
+ */
+rwkv_error rwkv_stop_init(struct rwkv_stop *stop, const struct rwkv_text *texts, size_t count);
+
+/**
+ * Takes bytes, as rwkv_decode gives them, and writes those that are certain to stand before a stop
+ * text. `found` receives which one was found, in these bytes or before, or RWKV_NO_STOP: whatever
+ * comes after it is dropped. Where the function fails, the rest of the bytes is lost.
+ */
+rwkv_error rwkv_stop_push(struct rwkv_stop *stop,
+                          const uint8_t *bytes,
+                          size_t len,
+                          rwkv_write write,
+                          void *context,
+                          uint32_t *found);
+
+/**
+ * Writes what was held back, which is no stop text, and begins anew.
+ */
+rwkv_error rwkv_stop_finish(struct rwkv_stop *stop, rwkv_write write, void *context);
 
 /**
  * The tokens of a text. `count` receives how many there are, `tokens` as many of them as it has

@@ -8,7 +8,7 @@ use rwkv_core::{
     saved::SavedError,
     tokenizer::{TokenizerError, VocabularyError},
 };
-use rwkv_embedded::selftest::SelfTestError;
+use rwkv_embedded::{selftest::SelfTestError, snapshot::SnapshotError};
 
 /// What a function returns. The numbers are stable: a later version only adds some. In brackets:
 /// what the details say.
@@ -34,6 +34,8 @@ pub enum rwkv_error {
     NoBuffer = 7,
     /// The caller's function that takes text has failed.
     Write = 8,
+    /// A stop text has no bytes.
+    EmptyStopText = 9,
 
     /// The token is not in the vocabulary (place: the token; value: tokens in the vocabulary).
     Token = 20,
@@ -105,6 +107,8 @@ pub enum rwkv_error {
     StreamBuffer = 82,
     /// The image does not begin at a multiple of four bytes (place: where it does begin).
     StreamMisplaced = 83,
+    /// A placement is of another image (place: identity of its image; value: of this one).
+    StreamOtherImage = 84,
 
     /// The temperature is negative, subnormal, infinite or not a number.
     SamplerTemperature = 100,
@@ -128,6 +132,10 @@ pub enum rwkv_error {
     SamplerPenaltyDecay = 109,
     /// There is no such order.
     SamplerOrder = 110,
+    /// Banned tokens do not stand in ascending order, or one stands twice.
+    SamplerBannedOrder = 111,
+    /// The mask allows no token of the vocabulary.
+    SamplerNothingAllowed = 112,
 
     /// The saved state has another length (place: bytes that are there; value: bytes needed).
     SavedLength = 120,
@@ -160,6 +168,19 @@ pub enum rwkv_error {
     SelfTestRounding = 142,
     /// Multiply and add are fused.
     SelfTestContraction = 143,
+
+    /// The flash that snapshots lie in has failed (place: the byte offset).
+    SnapshotFlash = 160,
+    /// Two slots do not fit into the flash, or do not begin where it can be erased (place: bytes
+    /// from the first slot to the end of the flash; value: bytes needed).
+    SnapshotRoom = 161,
+    /// What was written does not read back as it was (place: the byte offset of the slot).
+    SnapshotWorn = 162,
+    /// The flash reads or writes pieces that 64 bytes are not whole pieces of, or erases pieces
+    /// that are not multiples of 64 bytes.
+    SnapshotGeometry = 163,
+    /// There is no snapshot; the state is as it was.
+    NoSnapshot = 164,
 
     /// An error that this layer has no code for.
     Other = 255,
@@ -295,6 +316,8 @@ impl From<SamplerError> for Fault {
             SamplerError::Repetition => E::SamplerRepetition.into(),
             SamplerError::Penalty => E::SamplerPenalty.into(),
             SamplerError::PenaltyDecay => E::SamplerPenaltyDecay.into(),
+            SamplerError::BannedOrder => E::SamplerBannedOrder.into(),
+            SamplerError::NothingAllowed => E::SamplerNothingAllowed.into(),
             _ => E::Other.into(),
         }
     }
@@ -317,6 +340,19 @@ impl From<SavedError> for Fault {
             SavedError::Checksum => E::SavedChecksum.into(),
             SavedError::NonFinite { word } => Self::new(E::SavedNonFinite, word, 0),
             SavedError::Broken => E::SavedBroken.into(),
+            _ => E::Other.into(),
+        }
+    }
+}
+
+impl From<SnapshotError> for Fault {
+    fn from(error: SnapshotError) -> Self {
+        use rwkv_error as E;
+        match error {
+            SnapshotError::Flash { offset, .. } => Self::new(E::SnapshotFlash, offset, 0),
+            SnapshotError::Room { needed, given } => Self::new(E::SnapshotRoom, given, needed),
+            SnapshotError::Worn { offset } => Self::new(E::SnapshotWorn, offset, 0),
+            SnapshotError::State(error) => error.into(),
             _ => E::Other.into(),
         }
     }
@@ -363,6 +399,7 @@ const NAMES: &[(rwkv_error, &CStr)] = &[
     (rwkv_error::UnknownToken, c"RWKV_ERROR_UNKNOWN_TOKEN"),
     (rwkv_error::NoBuffer, c"RWKV_ERROR_NO_BUFFER"),
     (rwkv_error::Write, c"RWKV_ERROR_WRITE"),
+    (rwkv_error::EmptyStopText, c"RWKV_ERROR_EMPTY_STOP_TEXT"),
     (rwkv_error::Token, c"RWKV_ERROR_TOKEN"),
     (rwkv_error::StateSize, c"RWKV_ERROR_STATE_SIZE"),
     (rwkv_error::ScratchSize, c"RWKV_ERROR_SCRATCH_SIZE"),
@@ -397,6 +434,7 @@ const NAMES: &[(rwkv_error, &CStr)] = &[
     (rwkv_error::StreamMedium, c"RWKV_ERROR_STREAM_MEDIUM"),
     (rwkv_error::StreamBuffer, c"RWKV_ERROR_STREAM_BUFFER"),
     (rwkv_error::StreamMisplaced, c"RWKV_ERROR_STREAM_MISPLACED"),
+    (rwkv_error::StreamOtherImage, c"RWKV_ERROR_STREAM_OTHER_IMAGE"),
     (rwkv_error::SamplerTemperature, c"RWKV_ERROR_SAMPLER_TEMPERATURE"),
     (rwkv_error::SamplerTopK, c"RWKV_ERROR_SAMPLER_TOP_K"),
     (rwkv_error::SamplerTopP, c"RWKV_ERROR_SAMPLER_TOP_P"),
@@ -408,6 +446,8 @@ const NAMES: &[(rwkv_error, &CStr)] = &[
     (rwkv_error::SamplerPenalty, c"RWKV_ERROR_SAMPLER_PENALTY"),
     (rwkv_error::SamplerPenaltyDecay, c"RWKV_ERROR_SAMPLER_PENALTY_DECAY"),
     (rwkv_error::SamplerOrder, c"RWKV_ERROR_SAMPLER_ORDER"),
+    (rwkv_error::SamplerBannedOrder, c"RWKV_ERROR_SAMPLER_BANNED_ORDER"),
+    (rwkv_error::SamplerNothingAllowed, c"RWKV_ERROR_SAMPLER_NOTHING_ALLOWED"),
     (rwkv_error::SavedLength, c"RWKV_ERROR_SAVED_LENGTH"),
     (rwkv_error::SavedMagic, c"RWKV_ERROR_SAVED_MAGIC"),
     (rwkv_error::SavedVersion, c"RWKV_ERROR_SAVED_VERSION"),
@@ -423,5 +463,10 @@ const NAMES: &[(rwkv_error, &CStr)] = &[
     (rwkv_error::SelfTestSubnormalOutput, c"RWKV_ERROR_SELF_TEST_SUBNORMAL_OUTPUT"),
     (rwkv_error::SelfTestRounding, c"RWKV_ERROR_SELF_TEST_ROUNDING"),
     (rwkv_error::SelfTestContraction, c"RWKV_ERROR_SELF_TEST_CONTRACTION"),
+    (rwkv_error::SnapshotFlash, c"RWKV_ERROR_SNAPSHOT_FLASH"),
+    (rwkv_error::SnapshotRoom, c"RWKV_ERROR_SNAPSHOT_ROOM"),
+    (rwkv_error::SnapshotWorn, c"RWKV_ERROR_SNAPSHOT_WORN"),
+    (rwkv_error::SnapshotGeometry, c"RWKV_ERROR_SNAPSHOT_GEOMETRY"),
+    (rwkv_error::NoSnapshot, c"RWKV_ERROR_NO_SNAPSHOT"),
     (rwkv_error::Other, c"RWKV_ERROR_OTHER"),
 ];

@@ -1,44 +1,30 @@
-//! Images: weights in memory, or on a medium that a function of the caller reads.
+//! Images, and what they say of themselves.
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::c_char;
 
 use rwkv_core::{
-    Header, Image, StreamError,
+    Header, Image,
     image::{HEADER_BYTES, SECTION_BYTES, TokenizerKind, Version},
     tokenizer::Tokenizer,
 };
-use rwkv_embedded::stream::Medium;
+use rwkv_embedded::stream;
 
 use crate::{
     error::{Fault, rwkv_detail, rwkv_error},
-    model::{Loader, in_place, on_medium},
+    medium::{Beginning, UNIT, Waiting},
     opaque::{self, Opaque},
+    open::Placement,
     pointer,
+    weights::{AHEAD_WORDS, Loader, in_place},
 };
 
 /// An image that was opened. Zeroed memory is one that was not.
 #[repr(C)]
 pub struct rwkv_image {
     /// Not for the caller.
-    pub words: [u64; 24],
-}
-
-/// Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns
-/// 0, or anything else where not all of them could be read.
-pub type rwkv_read = Option<
-    unsafe extern "C" fn(context: *mut c_void, offset: u32, out: *mut c_void, len: u32) -> c_int,
->;
-
-/// A medium that the core cannot address: a flash chip, a card.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct rwkv_medium {
-    /// How it is read.
-    pub read: rwkv_read,
-    /// Handed to the function.
-    pub context: *mut c_void,
-    /// Where the image begins, in bytes, a multiple of four.
-    pub offset: u32,
+    pub words: [u64; 22],
+    /// Not for the caller: what is smaller where pointers are.
+    pub pointers: [usize; 3],
 }
 
 /// What an image says of itself.
@@ -75,31 +61,22 @@ pub struct rwkv_info {
     pub has_start_state: bool,
 }
 
-/// What reads a medium.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Callback(rwkv_medium);
-
-impl Medium for Callback {
-    const UNIT: usize = 4;
-
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), StreamError> {
-        let failed = StreamError::Medium { offset };
-        let read = self.0.read.ok_or(failed)?;
-        let (out, len) = (bytes.as_mut_ptr().cast(), bytes.len() as u32);
-        // SAFETY: the caller's function, with the context that came with it, and memory for as
-        // many bytes as it is told.
-        match unsafe { read(self.0.context, offset, out, len) } {
-            0 => Ok(()),
-            _ => Err(failed),
-        }
-    }
-}
-
 /// Where the weights are.
 #[derive(Clone, Copy)]
 pub(crate) enum Weights {
     Memory(Image<'static>),
-    Medium(Callback, u32),
+    Medium(Held<Waiting>),
+    Ahead(Held<Beginning>),
+}
+
+/// An image on a medium.
+#[derive(Clone, Copy)]
+pub(crate) struct Held<M> {
+    pub(crate) medium: M,
+    /// Where it begins.
+    pub(crate) first: u32,
+    /// Parts of it that lie in flash, and in RAM.
+    pub(crate) placed: [Placement; 2],
 }
 
 pub(crate) struct Opened {
@@ -119,7 +96,7 @@ impl Opened {
     pub(crate) fn tokenizer(&self) -> Option<Tokenizer<'static>> {
         match (&self.weights, self.header.tokenizer) {
             (Weights::Memory(image), _) => image.tokenizer(),
-            (Weights::Medium(..), TokenizerKind::Bytes) => Some(Tokenizer::Bytes),
+            (_, TokenizerKind::Bytes) => Some(Tokenizer::Bytes),
             _ => None,
         }
     }
@@ -142,58 +119,6 @@ pub unsafe extern "C" fn rwkv_image_open(
         });
         opaque::init(image, opened)
     }
-}
-
-/// Opens an image on a medium and checks its header and the table of its sections; weights are
-/// checked as they are read. `buffer` holds both meanwhile, and is free again afterwards:
-/// RWKV_ERROR_ROOM says how many words it needs.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn rwkv_image_open_medium(
-    image: *mut rwkv_image,
-    medium: *const rwkv_medium,
-    buffer: *mut u32,
-    words: usize,
-) -> rwkv_error {
-    // SAFETY: the caller's promises.
-    unsafe {
-        let open = || {
-            let medium = *pointer::shared(medium)?;
-            if medium.read.is_none() {
-                return Err(rwkv_error::NullPointer.into());
-            }
-            read_header(medium, pointer::unique_slice(buffer, words)?)
-        };
-        opaque::init(image, open())
-    }
-}
-
-fn read_header(medium: rwkv_medium, buffer: &mut [u32]) -> Result<Opened, Fault> {
-    let first = medium.offset;
-    if !first.is_multiple_of(4) {
-        return Err(StreamError::Misplaced { offset: first }.into());
-    }
-    let mut callback = Callback(medium);
-    let head = read_bytes(&mut callback, first, buffer, HEADER_BYTES)?;
-    let all = header_bytes(&Header::parse(head)?);
-    let head = read_bytes(&mut callback, first, buffer, all)?;
-    let header = Header::parse(head)?;
-    header.verify(head)?;
-    let identity = bytemuck::cast_slice(head).get(3).copied().unwrap_or_default();
-    let weights = Weights::Medium(callback, first);
-    Ok(Opened { header, identity, weights, loader: on_medium })
-}
-
-fn read_bytes<'b>(
-    callback: &mut Callback,
-    first: u32,
-    buffer: &'b mut [u32],
-    len: usize,
-) -> Result<&'b [u8], Fault> {
-    let room = Fault::room(buffer.len(), len / 4);
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer.get_mut(..len / 4).ok_or(room)?);
-    let read = rwkv_core::poll::once(callback.read(first, bytes));
-    read.unwrap_or(Err(StreamError::Medium { offset: first }))?;
-    Ok(bytes)
 }
 
 /// What the image says of itself.
@@ -230,18 +155,18 @@ fn describe(image: &Opened) -> rwkv_info {
     }
 }
 
-/// Room for the largest block and for the header, on a medium; none for weights in memory.
+/// Room for the largest block and for the header, on a medium; twice that, for a row of a table,
+/// and for what is known of the reads, where it is read ahead; none for weights in memory.
 pub(crate) fn buffer_words(image: &Opened) -> usize {
+    let block = stream::buffer_words(&image.header, UNIT).max(header_bytes(&image.header) / 4);
     match image.weights {
         Weights::Memory(_) => 0,
-        Weights::Medium(..) => {
-            let block = rwkv_embedded::stream::buffer_words(&image.header, Callback::UNIT);
-            block.max(header_bytes(&image.header) / 4)
-        }
+        Weights::Medium(_) => block,
+        Weights::Ahead(_) => AHEAD_WORDS + 2 * block + stream::row_words(&image.header, UNIT),
     }
 }
 
-fn header_bytes(header: &Header) -> usize {
+pub(crate) fn header_bytes(header: &Header) -> usize {
     HEADER_BYTES + usize::from(header.section_count()) * SECTION_BYTES
 }
 
@@ -260,7 +185,8 @@ pub unsafe extern "C" fn rwkv_scratch_words(image: *const rwkv_image) -> usize {
     unsafe { opaque::value(image) }.map_or(0, |image| image.header.scratch_words as usize)
 }
 
-/// Words of the buffer that a model needs for weights on a medium; 0 for weights in memory.
+/// Words of the buffer that a model needs for weights on a medium, for both buffers and more where
+/// it is read ahead; 0 for weights in memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_buffer_words(image: *const rwkv_image) -> usize {
     // SAFETY: the caller's promises.

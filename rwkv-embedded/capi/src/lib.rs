@@ -14,19 +14,28 @@
 
 mod error;
 mod image;
+mod medium;
 mod model;
 mod opaque;
+mod open;
 mod output;
 mod panic;
 mod pointer;
 mod sampler;
+mod snapshots;
 mod state;
+mod stop;
 mod text;
+mod weights;
 
 pub use error::{rwkv_detail, rwkv_error, rwkv_error_name};
 pub use image::*;
+pub use medium::*;
 pub use model::*;
+pub use open::*;
 pub use output::*;
 pub use sampler::*;
+pub use snapshots::*;
 pub use state::*;
+pub use stop::*;
 pub use text::*;

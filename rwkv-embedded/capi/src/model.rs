@@ -1,27 +1,24 @@
 //! Models: weights and memory, ready to compute tokens.
 
-use rwkv_core::{
-    Error, Header, Model, StateView,
-    exec::Columns,
-    stream::{InPlace, Stream},
-    tokenizer::Tokenizer,
-};
-use rwkv_embedded::stream::Buffered;
+use rwkv_core::StateView;
 
 use crate::{
     error::{Fault, rwkv_detail, rwkv_error},
-    image::{Callback, Opened, Weights, buffer_words, rwkv_image},
+    image::rwkv_image,
     opaque::{self, Opaque},
     output::{Sink, rwkv_output},
     pointer,
     state::rwkv_state,
+    weights::{Loaded, Memory},
 };
 
 /// A model.
 #[repr(C)]
 pub struct rwkv_model {
     /// Not for the caller.
-    pub words: [u64; 40],
+    pub words: [u64; 24],
+    /// Not for the caller: what is smaller where pointers are.
+    pub pointers: [usize; 22],
 }
 
 /// The memory of a model, all of it the caller's. The sizes are in words of four bytes.
@@ -37,102 +34,11 @@ pub struct rwkv_memory {
     pub undo: *mut f32,
     /// Words of it: rwkv_state_words or more.
     pub undo_words: usize,
-    /// What weights on a medium are read into; null for weights in memory.
+    /// What weights on a medium are read into, all buffers one after the other; null for weights in
+    /// memory.
     pub buffer: *mut u32,
     /// Words of it: rwkv_buffer_words or more.
     pub buffer_words: usize,
-}
-
-type OnMedium = Buffered<'static, Callback, true>;
-
-pub(crate) enum Running {
-    InPlace(Model<'static, InPlace<'static>>),
-    OnMedium(Model<'static, OnMedium>),
-}
-
-pub(crate) struct Loaded {
-    running: Running,
-    calls: &'static Calls,
-    tokenizer: Option<Tokenizer<'static>>,
-}
-
-/// What a model does, for one kind of weights: a program links those of the images that it opens.
-struct Calls {
-    reset: fn(&mut Running, StateView<'_>) -> Result<(), Error>,
-    step: fn(&mut Running, StateView<'_>, u32, Option<&mut Sink<'_>>) -> Result<(), Error>,
-    columns: fn(&mut Running) -> Columns,
-}
-
-pub(crate) type Loader = fn(&Opened, Memory) -> Result<Loaded, Fault>;
-
-pub(crate) struct Memory {
-    scratch: &'static mut [f32],
-    undo: Option<&'static mut [f32]>,
-    buffer: Option<&'static mut [u32]>,
-}
-
-/// A stream, and where it is.
-trait Source: Stream + Sized + 'static {
-    fn of(running: &mut Running) -> Option<&mut Model<'static, Self>>;
-
-    const CALLS: Calls = Calls {
-        reset: |running, state| Self::of(running).ok_or(Error::Internal)?.reset(state),
-        step: |running, state, token, sink| {
-            let model = Self::of(running).ok_or(Error::Internal)?;
-            match sink {
-                Some(sink) if sink.wants_logits() => model.step(state, token, sink),
-                sink => model.step(state, token, sink.and_then(|sink| sink.hidden_only())),
-            }
-        },
-        columns: |running| Self::of(running).map_or(Columns::default(), |model| model.columns()),
-    };
-}
-
-impl Source for InPlace<'static> {
-    fn of(running: &mut Running) -> Option<&mut Model<'static, Self>> {
-        match running {
-            Running::InPlace(model) => Some(model),
-            Running::OnMedium(_) => None,
-        }
-    }
-}
-
-impl Source for OnMedium {
-    fn of(running: &mut Running) -> Option<&mut Model<'static, Self>> {
-        match running {
-            Running::OnMedium(model) => Some(model),
-            Running::InPlace(_) => None,
-        }
-    }
-}
-
-fn load<S: Source>(image: &Opened, stream: S, memory: Memory) -> Result<Model<'static, S>, Fault> {
-    let model = Model::new(image.header, stream, memory.scratch)?;
-    Ok(match memory.undo {
-        Some(undo) => model.with_undo(undo)?,
-        None => model,
-    })
-}
-
-pub(crate) fn in_place(image: &Opened, memory: Memory) -> Result<Loaded, Fault> {
-    let Weights::Memory(held) = &image.weights else { return Err(rwkv_error::Internal.into()) };
-    let running = Running::InPlace(load(image, InPlace::new(held.words()), memory)?);
-    Ok(Loaded { running, calls: &InPlace::CALLS, tokenizer: image.tokenizer() })
-}
-
-pub(crate) fn on_medium(image: &Opened, mut memory: Memory) -> Result<Loaded, Fault> {
-    let Weights::Medium(medium, first) = image.weights else {
-        return Err(rwkv_error::Internal.into());
-    };
-    let needed = buffer_words(image);
-    let none = Fault::new(rwkv_error::NoBuffer, 0, needed as u32);
-    let buffer = memory.buffer.take().ok_or(none)?;
-    if buffer.len() < needed {
-        return Err(Fault::room(buffer.len(), needed));
-    }
-    let stream = Buffered::new(medium, first, image.header.bytes(), buffer)?;
-    let running = Running::OnMedium(load(image, stream, memory)?);
-    Ok(Loaded { running, calls: &OnMedium::CALLS, tokenizer: image.tokenizer() })
 }
 
 impl Opaque for rwkv_model {
@@ -141,32 +47,19 @@ impl Opaque for rwkv_model {
 }
 
 impl Loaded {
-    const fn header(&self) -> &Header {
-        match &self.running {
-            Running::InPlace(model) => model.header(),
-            Running::OnMedium(model) => model.header(),
-        }
-    }
-
-    const fn dim(&self) -> u32 {
-        self.header().dims.dim
-    }
-
     fn prefill(
         &mut self,
         state: &mut StateView<'_>,
         tokens: impl Iterator<Item = u32>,
         mut sink: Sink<'_>,
     ) -> Result<(), Fault> {
-        let step = self.calls.step;
         let mut tokens = tokens.peekable();
         while let Some(token) = tokens.next() {
             let last = tokens.peek().is_none();
             if last {
                 sink.begin();
             }
-            let sink = last.then_some(&mut sink);
-            step(&mut self.running, state.reborrow(), token, sink)?;
+            self.step(state.reborrow(), token, last.then_some(&mut sink))?;
         }
         Ok(())
     }
@@ -218,12 +111,7 @@ unsafe fn with(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_reset(model: *mut rwkv_model, state: *mut rwkv_state) -> rwkv_error {
     // SAFETY: the caller's promises.
-    unsafe {
-        with(model, state, |model, view| {
-            let reset = model.calls.reset;
-            Ok(reset(&mut model.running, view)?)
-        })
-    }
+    unsafe { with(model, state, |model, view| Ok(model.reset(view)?)) }
 }
 
 /// Computes one token: the state moves on by it, results go to `output`, which may be null. What is
@@ -254,7 +142,7 @@ pub unsafe extern "C" fn rwkv_prefill(
     unsafe {
         with(model, state, |model, mut view| {
             let tokens = pointer::shared_slice(tokens, count)?;
-            let sink = Sink::new(output, model.dim())?;
+            let sink = Sink::new(output, model.header().dims.dim)?;
             model.prefill(&mut view, tokens.iter().copied(), sink)
         })
     }
@@ -274,7 +162,7 @@ pub unsafe extern "C" fn rwkv_prompt(
         with(model, state, |model, mut view| {
             let tokenizer = model.tokenizer.ok_or(rwkv_error::NoTokenizer)?;
             let text = pointer::shared_slice(text, len)?;
-            let sink = Sink::new(output, model.dim())?;
+            let sink = Sink::new(output, model.header().dims.dim)?;
             model.prefill(&mut view, tokenizer.encode(text), sink)
         })
     }
@@ -291,7 +179,7 @@ pub unsafe extern "C" fn rwkv_model_columns(
     // SAFETY: the caller's promises.
     unsafe {
         opaque::with(model, |model| {
-            let columns = (model.calls.columns)(&mut model.running);
+            let columns = model.columns();
             for (at, count) in [(needed, columns.live), (all, columns.all)] {
                 if !at.is_null() {
                     pointer::put(at, count)?;

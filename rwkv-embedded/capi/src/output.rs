@@ -7,7 +7,7 @@ use rwkv_core::{Digest, Hidden, Logits};
 use crate::{
     error::{Fault, rwkv_error},
     opaque, pointer,
-    sampler::rwkv_sampler,
+    sampler::{Choice, rwkv_sampler},
 };
 
 /// Takes the logits of `count` tokens from `first` on. All tokens come, in order.
@@ -52,7 +52,7 @@ pub struct rwkv_output {
 pub(crate) struct Sink<'a> {
     logits: Option<&'a mut [f32]>,
     push: Option<Push>,
-    sampler: Option<&'a mut rwkv_core::sampler::Sampler>,
+    sampler: Option<&'a mut Choice>,
     digest: Option<&'a mut rwkv_digest>,
     hidden: Option<&'a mut [f32]>,
 }

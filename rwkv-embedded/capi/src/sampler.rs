@@ -1,6 +1,11 @@
 //! From logits to a token.
 
-use rwkv_core::sampler::{MAX_CANDIDATES, Order, Sampler, SamplerConfig};
+use core::ffi::{c_int, c_void};
+
+use rwkv_core::{
+    Logits,
+    sampler::{Allowed, Banned, MAX_CANDIDATES, Mask, Order, Sampler, SamplerConfig},
+};
 
 use crate::{
     error::{Fault, rwkv_detail, rwkv_error},
@@ -45,8 +50,81 @@ pub struct rwkv_sampler_config {
     pub order: u32,
 }
 
+/// Says whether a token may be chosen: 0 if not. It is asked once at most for each token of a row,
+/// in the order of their ids.
+pub type rwkv_allows = Option<unsafe extern "C" fn(context: *mut c_void, token: u32) -> c_int>;
+
+/// Which tokens may be chosen: those that all three allow. All zeros allows every token.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct rwkv_mask {
+    /// Tokens that may not be chosen, in ascending order.
+    pub banned: *const u32,
+    /// How many.
+    pub banned_count: usize,
+    /// A bit for each token that may be chosen, bit `token % 32` of word `token / 32`, and none
+    /// beyond the last word; null for every token. The bits may change between tokens.
+    pub allowed: *const u32,
+    /// Words of them.
+    pub allowed_words: usize,
+    /// A function that says which may be chosen; null for every token.
+    pub allows: rwkv_allows,
+    /// Handed to the function.
+    pub context: *mut c_void,
+}
+
+/// A sampler, and what it may choose.
+pub(crate) struct Choice {
+    sampler: Sampler,
+    mask: Masks,
+    /// How it sees logits: only programs that have a mask link one.
+    push: fn(&mut Self, u32, &[f32]),
+}
+
+impl Choice {
+    /// Starts a row.
+    pub(crate) fn begin(&mut self) {
+        self.sampler.begin();
+    }
+
+    pub(crate) fn push(&mut self, first: u32, logits: &[f32]) {
+        (self.push)(self, first, logits);
+    }
+}
+
+type Masks = (Banned<'static>, (Option<Bits>, Option<Ask>));
+
+/// The bits of a mask, which change while nobody looks at them.
+#[derive(Clone, Copy)]
+struct Bits {
+    words: *const u32,
+    count: usize,
+}
+
+impl Mask for Bits {
+    fn allows(&self, token: u32) -> bool {
+        // SAFETY: the caller's promise: words that are there. They were checked for alignment.
+        let words = unsafe { pointer::shared_slice(self.words, self.count) };
+        Allowed(words.unwrap_or_default()).allows(token)
+    }
+}
+
+/// A function of the caller's.
+#[derive(Clone, Copy)]
+struct Ask {
+    allows: unsafe extern "C" fn(*mut c_void, u32) -> c_int,
+    context: *mut c_void,
+}
+
+impl Mask for Ask {
+    fn allows(&self, token: u32) -> bool {
+        // SAFETY: the caller's function, with the context that came with it.
+        unsafe { (self.allows)(self.context, token) != 0 }
+    }
+}
+
 impl Opaque for rwkv_sampler {
-    type Value = Sampler;
+    type Value = Choice;
     const MARK: u32 = 0x534B_5752;
 }
 
@@ -55,7 +133,7 @@ fn or_off(factor: f32) -> f32 {
     if factor == 0.0 { 1.0 } else { factor }
 }
 
-fn build(config: &rwkv_sampler_config) -> Result<Sampler, Fault> {
+fn build(config: &rwkv_sampler_config) -> Result<Choice, Fault> {
     // What does not fit is too large in any case.
     let top_k = u16::try_from(config.top_k).unwrap_or(u16::MAX);
     let order = match config.order {
@@ -63,7 +141,7 @@ fn build(config: &rwkv_sampler_config) -> Result<Sampler, Fault> {
         1 => Order::Official,
         _ => return Err(Fault::from(rwkv_error::SamplerOrder)),
     };
-    Ok(Sampler::new(SamplerConfig {
+    let sampler = Sampler::new(SamplerConfig {
         temperature: config.temperature,
         top_k,
         top_p: config.top_p,
@@ -74,7 +152,11 @@ fn build(config: &rwkv_sampler_config) -> Result<Sampler, Fault> {
         penalty_decay: or_off(config.penalty_decay),
         order,
         seed: config.seed,
-    })?)
+    })?;
+    let (mask, push) = (Masks::default(), |choice: &mut Choice, first, logits: &[f32]| {
+        choice.sampler.push(first, logits);
+    });
+    Ok(Choice { sampler, mask, push })
 }
 
 /// A sampler at the start of its random numbers.
@@ -90,6 +172,46 @@ pub unsafe extern "C" fn rwkv_sampler_init(
     }
 }
 
+/// From now on, only tokens that a mask allows are chosen; null for all of them. The mask is asked
+/// when a token's logits appear, so it is set before the token is computed. What it points to stays
+/// where it is for as long as the sampler has it; on an error, the sampler keeps the mask that it
+/// had.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rwkv_sampler_within(
+    sampler: *mut rwkv_sampler,
+    mask: *const rwkv_mask,
+) -> rwkv_error {
+    // SAFETY: the caller's promises.
+    unsafe {
+        opaque::with(sampler, |choice| {
+            choice.mask = masks(mask)?;
+            choice.push = |choice, first, logits| {
+                choice.sampler.within(&choice.mask).push(first, logits);
+            };
+            Ok(())
+        })
+    }
+}
+
+/// # Safety
+/// Where the pointer is not null, a mask lies there whose pointers are good.
+unsafe fn masks(mask: *const rwkv_mask) -> Result<Masks, Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if mask.is_null() {
+            return Ok(Masks::default());
+        }
+        let mask = pointer::shared(mask)?;
+        let banned = Banned::new(pointer::shared_slice(mask.banned, mask.banned_count)?)?;
+        let bits = Bits { words: mask.allowed, count: mask.allowed_words };
+        if !mask.allowed.is_null() {
+            pointer::shared_slice(bits.words, bits.count)?;
+        }
+        let ask = mask.allows.map(|allows| Ask { allows, context: mask.context });
+        Ok((banned, ((!mask.allowed.is_null()).then_some(bits), ask)))
+    }
+}
+
 /// Chooses a token from the logits of the last one that was computed with the sampler as an output.
 /// A second call chooses again from the same logits.
 #[unsafe(no_mangle)]
@@ -98,7 +220,7 @@ pub unsafe extern "C" fn rwkv_sampler_next(
     token: *mut u32,
 ) -> rwkv_error {
     // SAFETY: the caller's promises.
-    unsafe { opaque::with(sampler, |sampler| Ok(pointer::put(token, sampler.finish()?)?)) }
+    unsafe { opaque::with(sampler, |choice| Ok(pointer::put(token, choice.sampler.finish()?)?)) }
 }
 
 /// Details of the sampler's last failure.

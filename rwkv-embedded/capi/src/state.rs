@@ -46,6 +46,31 @@ pub struct rwkv_place {
     pub pending: u32,
 }
 
+impl rwkv_place {
+    /// What saves a state at this place.
+    pub(crate) fn saved(self, image: &Opened, view: &StateView<'_>) -> Result<Saved, Fault> {
+        let saved = Saved::of(image.identity, &image.header, view)?;
+        let pending = Some(self.pending).filter(|token| *token != RWKV_NO_TOKEN);
+        let saved = Saved { position: self.position, pending, ..saved };
+        saved.check(image.identity, &image.header)?;
+        Ok(saved)
+    }
+
+    pub(crate) fn of(saved: &Saved) -> Self {
+        let pending = saved.pending.unwrap_or(RWKV_NO_TOKEN);
+        Self { position: saved.position, pending }
+    }
+
+    /// Puts it where the caller wants it; nowhere for a null pointer.
+    ///
+    /// # Safety
+    /// Where the pointer is not null, there is memory for a place.
+    pub(crate) unsafe fn put(self, at: *mut Self) -> Result<(), rwkv_error> {
+        // SAFETY: the caller's promise.
+        if at.is_null() { Ok(()) } else { unsafe { pointer::put(at, self) } }
+    }
+}
+
 impl rwkv_state {
     /// Does something with the view of an image's state; what becomes of `ready` is kept.
     ///
@@ -127,10 +152,7 @@ pub unsafe extern "C" fn rwkv_state_save(
     // SAFETY: the caller's promises.
     unsafe {
         with(state, image, |image, view| {
-            let saved = Saved::of(image.identity, &image.header, &view)?;
-            let pending = Some(place.pending).filter(|token| *token != RWKV_NO_TOKEN);
-            let saved = Saved { position: place.position, pending, ..saved };
-            saved.check(image.identity, &image.header)?;
+            let saved = place.saved(image, &view)?;
             let out = pointer::unique_slice(header, SAVED_BYTES)?;
             out.copy_from_slice(&saved.to_bytes());
             Ok(())
@@ -155,10 +177,7 @@ pub unsafe extern "C" fn rwkv_state_restore(
             let saved = Saved::parse(bytes)?;
             saved.check(image.identity, &image.header)?;
             let words = bytes.get(SAVED_BYTES..).unwrap_or_default();
-            if !place.is_null() {
-                let pending = saved.pending.unwrap_or(RWKV_NO_TOKEN);
-                pointer::put(place, rwkv_place { position: saved.position, pending })?;
-            }
+            rwkv_place::of(&saved).put(place)?;
             Ok(saved.restore(words, &mut view)?)
         })
     }

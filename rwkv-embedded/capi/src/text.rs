@@ -14,7 +14,8 @@ use crate::{
     pointer,
 };
 
-/// Takes `len` bytes of text, whole characters of UTF-8. Returns 0, or anything else to stop.
+/// Takes `len` bytes of text; from rwkv_utf8_push, they are whole characters of UTF-8. Returns 0, or
+/// anything else to stop.
 pub type rwkv_write = Option<
     unsafe extern "C" fn(context: *mut c_void, text: *const u8, len: usize) -> core::ffi::c_int,
 >;
@@ -31,7 +32,7 @@ impl Opaque for rwkv_utf8 {
     const MARK: u32 = 0x554B_5752;
 }
 
-fn code(result: Result<(), Fault>) -> rwkv_error {
+pub(crate) fn code(result: Result<(), Fault>) -> rwkv_error {
     result.err().map_or(rwkv_error::Ok, |fault| fault.error)
 }
 

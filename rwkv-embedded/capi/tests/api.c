@@ -1,5 +1,7 @@
 /* Every function and what it refuses, on this machine, over an image with a byte tokenizer.
- * `cargo xtask c` builds it with the sanitizers of gcc and runs it for the models that ship. */
+ * `cargo xtask c` builds it with the sanitizers of gcc and runs it for the models that ship. It is
+ * given what `rwkv place` puts into flash, and told what Rust generates: with the mask below; a stop
+ * text, and what stands before that without the mask. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +56,17 @@ static void *words(size_t count) {
     void *memory_of = calloc(count, 4);
     CHECK(memory_of);
     return memory_of;
+}
+
+static void *read_file(const char *path, size_t *len) {
+    FILE *file = fopen(path, "rb");
+    CHECK(file && fseek(file, 0, SEEK_END) == 0);
+    *len = (size_t)ftell(file);
+    rewind(file);
+    void *content = words(*len / 4);
+    CHECK(fread(content, 1, *len, file) == *len);
+    fclose(file);
+    return content;
 }
 
 static void names(void) {
@@ -254,6 +267,130 @@ static void samplers(void) {
     }
 }
 
+/* As in `cargo xtask c`. */
+static const char PROMPT[] = "X:1\nT:";
+static const rwkv_sampler_config SAMPLER = {
+    .temperature = 0.8f, .top_p = 0.95f, .top_k = 40, .seed = 3};
+
+static char text[4096];
+
+static int append(void *context, const uint8_t *more, size_t len) {
+    strncat(context, (const char *)more, len);
+    return 0;
+}
+
+static int refuse(void *context, const uint8_t *more, size_t len) {
+    (void)context, (void)more, (void)len;
+    return 1;
+}
+
+/* Continues the prompt until a stop text is found, which is returned, or by `limit` tokens. */
+static uint32_t generate(rwkv_sampler *sampler, rwkv_stop *stop, int limit) {
+    uint32_t token, found = RWKV_NO_STOP;
+    rwkv_output output = {0};
+    output.sampler = sampler;
+    text[0] = 0;
+    OK(rwkv_reset(&model, &state));
+    OK(rwkv_prompt(&model, &state, TEXT(PROMPT), &output));
+    for (int i = 0; i < limit && found == RWKV_NO_STOP; i++) {
+        const uint8_t *piece;
+        size_t len;
+        if (i > 0) OK(rwkv_step(&model, &state, token, &output));
+        OK(rwkv_sampler_next(sampler, &token));
+        OK(rwkv_decode(&image, token, &piece, &len));
+        OK(rwkv_stop_push(stop, piece, len, append, text, &found));
+    }
+    OK(rwkv_stop_finish(stop, append, text));
+    return found;
+}
+
+static unsigned asked;
+
+/* No digits. */
+static int allows(void *context, uint32_t token) {
+    CHECK(context == &asked);
+    asked++;
+    return token < '0' || token > '9';
+}
+
+static void masks(const char *expected) {
+    static const uint32_t banned[] = {'A', 'e', '|'};
+    /* The line feed and what can be printed. */
+    uint32_t allowed[4] = {1u << '\n', ~0u, ~0u, ~0u >> 1};
+    rwkv_mask mask = {.banned = banned, .banned_count = 3, .allowed = allowed, .allowed_words = 4};
+    rwkv_sampler sampler;
+    rwkv_stop stop;
+    OK(rwkv_stop_init(&stop, NULL, 0));
+    memset(&sampler, 0, sizeof sampler);
+    IS(UNINITIALISED, rwkv_sampler_within(&sampler, &mask));
+    OK(rwkv_sampler_init(&sampler, &SAMPLER));
+    CHECK(generate(&sampler, &stop, 200) == RWKV_NO_STOP);
+    char *free_text = strcpy(words(sizeof text / 4), text);
+    CHECK(strpbrk(free_text, "Ae|") && strpbrk(free_text, "0123456789"));
+
+    mask.allows = allows;
+    mask.context = &asked;
+    OK(rwkv_sampler_init(&sampler, &SAMPLER));
+    OK(rwkv_sampler_within(&sampler, &mask));
+    const uint32_t unordered[] = {'e', 'A'};
+    const rwkv_mask wrong = {.banned = unordered, .banned_count = 2};
+    IS(SAMPLER_BANNED_ORDER, rwkv_sampler_within(&sampler, &wrong));
+    CHECK(generate(&sampler, &stop, 200) == RWKV_NO_STOP);
+    CHECK(asked > 0 && !strpbrk(text, "Ae|0123456789"));
+    CHECK(strcmp(text, expected) == 0);
+
+    /* The bits may change; where they allow nothing, there is nothing to choose. */
+    uint32_t token;
+    rwkv_output output = {0};
+    output.sampler = &sampler;
+    memset(allowed, 0, sizeof allowed);
+    OK(rwkv_step(&model, &state, 'a', &output));
+    IS(SAMPLER_NOTHING_ALLOWED, rwkv_sampler_next(&sampler, &token));
+    allowed['q' / 32] = 1u << 'q' % 32;
+    OK(rwkv_step(&model, &state, 'a', &output));
+    OK(rwkv_sampler_next(&sampler, &token));
+    CHECK(token == 'q');
+    OK(rwkv_sampler_within(&sampler, NULL));
+    OK(rwkv_sampler_init(&sampler, &SAMPLER));
+    CHECK(generate(&sampler, &stop, 200) == RWKV_NO_STOP);
+    CHECK(strcmp(text, free_text) == 0);
+    free(free_text);
+}
+
+static void stops(const char *last, const char *expected) {
+    const rwkv_text texts[] = {{TEXT("never, ever")}, {TEXT(last)}};
+    rwkv_sampler sampler;
+    rwkv_stop stop;
+    uint32_t found;
+    memset(&stop, 0, sizeof stop);
+    IS(UNINITIALISED, rwkv_stop_push(&stop, TEXT("a"), append, text, &found));
+    IS(EMPTY_STOP_TEXT, rwkv_stop_init(&stop, &(rwkv_text){TEXT("")}, 1));
+    IS(NULL_POINTER, rwkv_stop_init(&stop, &(rwkv_text){NULL, 1}, 1));
+    IS(NULL_POINTER, rwkv_stop_init(&stop, NULL, 1));
+    OK(rwkv_stop_init(&stop, texts, 2));
+    OK(rwkv_sampler_init(&sampler, &SAMPLER));
+    /* A token is a byte here, so the stop text lies across tokens. */
+    CHECK(strlen(last) > 1 && generate(&sampler, &stop, 200) == 1);
+    CHECK(strcmp(text, expected) == 0);
+
+    const rwkv_text ends[] = {{TEXT("\n\n")}, {TEXT("User:")}};
+    OK(rwkv_stop_init(&stop, ends, 2));
+    text[0] = 0;
+    OK(rwkv_stop_push(&stop, TEXT("Yes.\nUs"), append, text, &found));
+    CHECK(found == RWKV_NO_STOP && strcmp(text, "Yes.\n") == 0);
+    OK(rwkv_stop_push(&stop, TEXT("er: and"), append, text, &found));
+    CHECK(found == 1);
+    OK(rwkv_stop_push(&stop, TEXT("lost"), append, text, &found));
+    OK(rwkv_stop_finish(&stop, append, text));
+    CHECK(found == 1 && strcmp(text, "Yes.\n") == 0);
+    OK(rwkv_stop_push(&stop, TEXT("\n"), append, text, &found));
+    OK(rwkv_stop_finish(&stop, append, text));
+    CHECK(found == RWKV_NO_STOP && strcmp(text, "Yes.\n\n") == 0);
+    IS(WRITE, rwkv_stop_push(&stop, TEXT("a"), refuse, text, &found));
+    IS(NULL_POINTER, rwkv_stop_push(&stop, TEXT("a"), NULL, text, &found));
+    IS(NULL_POINTER, rwkv_stop_push(&stop, TEXT("a"), append, text, NULL));
+}
+
 static void saving(void) {
     const size_t len = RWKV_SAVED_STATE_BYTES(info.state_words);
     uint8_t *saved = words(len / 4);
@@ -291,20 +428,132 @@ static void saving(void) {
     free(saved);
 }
 
-static int append(void *context, const uint8_t *text, size_t len) {
-    strncat(context, (const char *)text, len);
+/* A flash whose power goes after so many bytes that are written or erased. */
+enum { FLASH_FIRST = 8192, ERASED_AT_ONCE = 4096 };
+struct flash {
+    uint8_t *bytes;
+    size_t size, power;
+};
+
+static int flash_read(void *context, uint32_t offset, void *out, uint32_t len) {
+    struct flash *flash = context;
+    CHECK(offset % 64 == 0 && len == 64 && offset <= flash->size - len);
+    if (flash->power == 0) return -1;
+    memcpy(out, flash->bytes + offset, len);
     return 0;
 }
 
-static int refuse(void *context, const uint8_t *text, size_t len) {
-    (void)context, (void)text, (void)len;
-    return 1;
+static int flash_write(void *context, uint32_t offset, const void *from, uint32_t len) {
+    struct flash *flash = context;
+    CHECK(offset >= FLASH_FIRST && offset % 64 == 0 && len == 64 && offset <= flash->size - len);
+    for (uint32_t i = 0; i < len; i++) {
+        if (flash->power == 0 || --flash->power == 0) return -1;
+        CHECK(flash->bytes[offset + i] == 0xff);
+        flash->bytes[offset + i] &= ((const uint8_t *)from)[i];
+    }
+    return 0;
+}
+
+static int flash_erase(void *context, uint32_t offset, uint32_t len) {
+    struct flash *flash = context;
+    CHECK(offset >= FLASH_FIRST && offset % ERASED_AT_ONCE == 0 && len % ERASED_AT_ONCE == 0);
+    CHECK(len <= flash->size && offset <= flash->size - len);
+    for (uint32_t i = 0; i < len; i++) {
+        if (flash->power == 0 || --flash->power == 0) return -1;
+        flash->bytes[offset + i] = 0xff;
+    }
+    return 0;
+}
+
+static rwkv_digest of_state(void) {
+    rwkv_digest digest;
+    OK(rwkv_token_digest(&state, &image, NULL, &digest));
+    return digest;
+}
+
+static void snapshots(void) {
+    const size_t both = RWKV_SNAPSHOTS_BYTES(info.state_words, ERASED_AT_ONCE);
+    const uint32_t room = (uint32_t)(FLASH_FIRST + both);
+    struct flash chip = {words(room / 4), room, ~(size_t)0};
+    rwkv_flash flash = {flash_read, flash_write, flash_erase, &chip, room, 4, 8, ERASED_AT_ONCE};
+    rwkv_snapshots kept;
+    rwkv_place place = {6, 'A'};
+    memset(&kept, 0, sizeof kept);
+    IS(UNINITIALISED, rwkv_snapshots_load(&kept, &state, &image, &place));
+    flash.bytes--;
+    IS(SNAPSHOT_ROOM, rwkv_snapshots_init(&kept, &flash, FLASH_FIRST, &image));
+    CHECK(rwkv_snapshots_detail(&kept).value == both);
+    CHECK(rwkv_snapshots_detail(&kept).place == both - 1);
+    flash.bytes++;
+    IS(SNAPSHOT_ROOM, rwkv_snapshots_init(&kept, &flash, FLASH_FIRST - 64, &image));
+    flash.write_size = 256;
+    IS(SNAPSHOT_GEOMETRY, rwkv_snapshots_init(&kept, &flash, FLASH_FIRST, &image));
+    flash.write_size = 8;
+    for (uint32_t erased = 0; erased < 64; erased += 32) {
+        flash.erase_size = erased;
+        IS(SNAPSHOT_GEOMETRY, rwkv_snapshots_init(&kept, &flash, FLASH_FIRST, &image));
+    }
+    flash.erase_size = ERASED_AT_ONCE;
+    flash.erase = NULL;
+    IS(NULL_POINTER, rwkv_snapshots_init(&kept, &flash, FLASH_FIRST, &image));
+    flash.erase = flash_erase;
+    OK(rwkv_snapshots_init(&kept, &flash, FLASH_FIRST, &image));
+
+    /* Nothing, one, and where both go on. */
+    after(&model, &state, "X:1\nT:");
+    const rwkv_digest first = of_state();
+    IS(NO_SNAPSHOT, rwkv_snapshots_load(&kept, &state, &image, &place));
+    CHECK(equal(first, of_state()));
+    place.pending = info.vocab;
+    IS(SAVED_PENDING, rwkv_snapshots_save(&kept, &state, &image, place));
+    CHECK(rwkv_snapshots_detail(&kept).value == info.vocab);
+    place.pending = 'A';
+    OK(rwkv_snapshots_save(&kept, &state, &image, place));
+    OK(rwkv_step(&model, &state, 'A', NULL));
+    const rwkv_digest second = of_state();
+    OK(rwkv_step(&model, &state, 'B', NULL));
+    const rwkv_digest third = of_state();
+
+    /* Power is lost somewhere in saving the second one: there is the first one then, or the second,
+     * and either goes on as if nothing had been. */
+    const size_t writes = both / 2 + 128 + 4 * info.state_words;
+    uint8_t *before = words(room / 4);
+    memcpy(before, chip.bytes, room);
+    unsigned lost = 0;
+    for (size_t power = 1; power < writes + 64; power += writes / 40) {
+        memcpy(chip.bytes, before, room);
+        OK(rwkv_snapshots_load(&kept, &state, &image, &place));
+        OK(rwkv_step(&model, &state, place.pending, NULL));
+        chip.power = power;
+        const rwkv_place next = {7, 'B'};
+        const rwkv_error error = rwkv_snapshots_save(&kept, &state, &image, next);
+        CHECK(error == RWKV_ERROR_OK || error == RWKV_ERROR_SNAPSHOT_FLASH);
+        chip.power = ~(size_t)0;
+        OK(rwkv_reset(&model, &state));
+        OK(rwkv_snapshots_load(&kept, &state, &image, &place));
+        CHECK(place.position == 7 || error != RWKV_ERROR_OK);
+        if (place.position == 6) {
+            lost++;
+            CHECK(place.pending == 'A' && equal(first, of_state()));
+            OK(rwkv_step(&model, &state, place.pending, NULL));
+            place.pending = 'B';
+        }
+        CHECK(place.pending == 'B' && equal(second, of_state()));
+        OK(rwkv_step(&model, &state, place.pending, NULL));
+        CHECK(equal(third, of_state()));
+    }
+    CHECK(lost > 30 && equal(third, of_state()));
+    /* A flash that cannot be read leaves the state alone. */
+    chip.power = 0;
+    IS(SNAPSHOT_FLASH, rwkv_snapshots_load(&kept, &state, &image, &place));
+    CHECK(rwkv_snapshots_detail(&kept).place == FLASH_FIRST && equal(third, of_state()));
+    free(chip.bytes), free(before);
 }
 
 static void texts(void) {
     uint32_t tokens[4];
     size_t count, len;
-    const uint8_t *text;
+    const uint8_t *piece;
     IS(ROOM, rwkv_encode(&image, TEXT("hello"), NULL, 0, &count));
     CHECK(count == 5);
     IS(ROOM, rwkv_encode(&image, TEXT("hello"), tokens, 4, &count));
@@ -312,9 +561,9 @@ static void texts(void) {
     CHECK(count == 4 && tokens[0] == 'h' && tokens[3] == 'l');
     OK(rwkv_encode(&image, NULL, 0, NULL, 0, &count));
     CHECK(count == 0);
-    OK(rwkv_decode(&image, tokens[1], &text, &len));
-    CHECK(len == 1 && text[0] == 'e');
-    IS(UNKNOWN_TOKEN, rwkv_decode(&image, 1u << 20, &text, &len));
+    OK(rwkv_decode(&image, tokens[1], &piece, &len));
+    CHECK(len == 1 && piece[0] == 'e');
+    IS(UNKNOWN_TOKEN, rwkv_decode(&image, 1u << 20, &piece, &len));
     CHECK(rwkv_end_of_text(&image) == RWKV_NO_TOKEN);
 
     char out[32] = "";
@@ -348,7 +597,7 @@ static int chip_read(void *context, uint32_t offset, void *out, uint32_t len) {
 
 static void media(void) {
     struct chip chip = {0};
-    rwkv_medium medium = {chip_read, &chip, 4096};
+    rwkv_medium medium = {.read = chip_read, .context = &chip, .offset = 4096};
     const rwkv_digest expected = after(&model, &state, "X:1\nT:");
     rwkv_image on_chip;
     rwkv_model slow;
@@ -412,22 +661,261 @@ static void media(void) {
     free(of_slow.scratch), free(of_slow.undo), free(buffer);
 }
 
+/* Ranges of a placement: every second stretch of `step` words, a third of them in RAM. */
+enum { MOST_RANGES = 4096 };
+static uint32_t ranges[2][MOST_RANGES][3];
+
+static rwkv_placement placement_of(uint32_t step) {
+    rwkv_placement placement = {.identity = info.identity};
+    uint32_t counts[2] = {0}, held[2] = {0};
+    uint32_t *memories[2] = {words(size / 4), words(size / 4)};
+    for (uint32_t first = 0; first + step <= size / 4; first += 2 * step) {
+        const unsigned in_ram = first / (2 * step) % 3 == 2;
+        uint32_t *range = ranges[in_ram][counts[in_ram]++];
+        CHECK(counts[in_ram] < MOST_RANGES);
+        range[0] = first, range[1] = step, range[2] = held[in_ram];
+        if (!in_ram) memcpy(memories[0] + held[0], bytes + 4 * first, 4 * step);
+        held[in_ram] += step;
+    }
+    placement.flash_ranges = (const uint32_t (*)[3])ranges[0];
+    placement.flash_count = counts[0];
+    placement.flash = memories[0];
+    placement.flash_words = held[0];
+    placement.ram_ranges = (const uint32_t (*)[3])ranges[1];
+    placement.ram_count = counts[1];
+    placement.ram = memories[1];
+    placement.ram_words = held[1];
+    return placement;
+}
+
+static void placements(void) {
+    struct chip chip = {0};
+    const rwkv_medium medium = {.read = chip_read, .context = &chip, .offset = 4096};
+    const rwkv_digest expected = after(&model, &state, "X:1\nT:");
+    rwkv_image placed;
+    rwkv_model partly;
+    rwkv_memory of_partly = memory;
+    of_partly.scratch = words(info.scratch_words);
+    of_partly.buffer = words(16384);
+    of_partly.buffer_words = 16384;
+    uint32_t *buffer = of_partly.buffer;
+
+    OK(rwkv_image_open_medium(&placed, &medium, buffer, 1024));
+    OK(rwkv_model_init(&partly, &placed, &of_partly));
+    chip.reads = 0;
+    CHECK(equal(expected, after(&partly, &state, "X:1\nT:")));
+    const unsigned all = chip.reads;
+
+    for (uint32_t step = 800; step <= 3000; step += 1100) {
+        rwkv_placement placement = placement_of(step);
+        IS(NULL_POINTER, rwkv_image_open_placed(&placed, &medium, NULL, buffer, 1024));
+        placement.identity ^= 1;
+        IS(STREAM_OTHER_IMAGE, rwkv_image_open_placed(&placed, &medium, &placement, buffer, 1024));
+        CHECK(rwkv_image_detail(&placed).value == info.identity);
+        placement.identity ^= 1;
+        placement.ram_words--;
+        IS(STREAM_BUFFER, rwkv_image_open_placed(&placed, &medium, &placement, buffer, 1024));
+        placement.ram_words++;
+        chip.fail = chip.reads + 3;
+        IS(STREAM_MEDIUM, rwkv_image_open_placed(&placed, &medium, &placement, buffer, 1024));
+        chip.fail = 0;
+        OK(rwkv_image_open_placed(&placed, &medium, &placement, buffer, 1024));
+        OK(rwkv_model_init(&partly, &placed, &of_partly));
+        chip.reads = 0;
+        CHECK(equal(expected, after(&partly, &state, "X:1\nT:")));
+        CHECK(chip.reads < all * 3 / 4);
+        /* What lies in a memory is compared with its checksums, too. */
+        for (size_t i = 0; i < placement.flash_words; i++) ((uint32_t *)placement.flash)[i] ^= 1;
+        const rwkv_error error = rwkv_step(&partly, &state, 'a', NULL);
+        CHECK(error == RWKV_ERROR_IMAGE_BLOCK_CHECKSUM || error == RWKV_ERROR_IMAGE_RECORD);
+        free((void *)placement.flash), free(placement.ram);
+    }
+    free(of_partly.scratch), free(buffer);
+}
+
+/* A chip that reads by itself, and has read when it was asked `slow` times. */
+struct dma {
+    struct chip chip;
+    void *out;
+    uint32_t offset, len;
+    unsigned begun, asks, slow, refuse, fail;
+};
+
+static int dma_begin(void *context, uint32_t offset, void *out, uint32_t len) {
+    struct dma *dma = context;
+    CHECK(!dma->out);
+    if (++dma->begun == dma->refuse) return 5;
+    dma->out = out, dma->offset = offset, dma->len = len, dma->asks = 0;
+    memset(out, 0xA5, len);
+    return 0;
+}
+
+static int dma_ready(void *context) {
+    struct dma *dma = context;
+    CHECK(dma->out);
+    if (dma->asks++ < dma->slow) {
+        /* It writes as long as it goes on. */
+        memset(dma->out, (int)dma->asks, dma->len);
+        return 1;
+    }
+    OK(chip_read(&dma->chip, dma->offset, dma->out, dma->len) ? RWKV_ERROR_OTHER : RWKV_ERROR_OK);
+    dma->out = NULL;
+    return dma->begun == dma->fail ? -1 : 0;
+}
+
+#define dma_start dma_begin
+#define dma_failed(dma) (((struct dma *)(dma))->refuse != 0)
+#define dma_runs dma_ready
+#define OFFSET 4096
+#include "image.h"
+#include "book.c"
+
+/* With what `rwkv info` and `rwkv place` wrote of this image. */
+static void book(const char *flash_bin) {
+    rwkv_sampler sampler;
+    rwkv_output output = {0};
+    output.sampler = &sampler;
+    OK(rwkv_sampler_init(&sampler, &SAMPLER));
+    OK(forbid(&sampler));
+    OK(rwkv_reset(&model, &state));
+    OK(rwkv_prompt(&model, &state, TEXT(PROMPT), &output));
+    text[0] = 0;
+    OK(answer(&output, append, text));
+    CHECK(strlen(text) > 0 && !strstr(text, "\n\n") && !strpbrk(text, "Ae|0123456789"));
+
+    const uint32_t room = (uint32_t)RWKV_SNAPSHOTS_BYTES(info.state_words, ERASED_AT_ONCE);
+    struct flash chip = {words((FLASH_FIRST + room) / 4), FLASH_FIRST + room, ~(size_t)0};
+    const rwkv_flash flash = {
+        flash_read, flash_write, flash_erase, &chip, FLASH_FIRST + room, 1, 1, ERASED_AT_ONCE};
+    OK(resume(&flash, FLASH_FIRST));
+    CHECK(place.position == 0 && place.pending == RWKV_NO_TOKEN);
+    const rwkv_digest expected = after(&model, &state, "X:1\nT:");
+    const rwkv_digest digest = of_state();
+    OK(keep(6, '|'));
+    after(&model, &state, "another");
+    OK(resume(&flash, FLASH_FIRST));
+    CHECK(place.position == 6 && place.pending == '|' && equal(digest, of_state()));
+    free(chip.bytes);
+
+    struct dma dma = {.slow = 2};
+    rwkv_image on_chip;
+    rwkv_model quick;
+    rwkv_memory of_quick = memory;
+    of_quick.buffer = buffers;
+    of_quick.buffer_words = sizeof buffers / 4;
+    OK(open_ahead(&on_chip, &dma));
+    CHECK(rwkv_buffer_words(&on_chip) <= sizeof buffers / 4);
+    OK(rwkv_model_init(&quick, &on_chip, &of_quick));
+    CHECK(equal(expected, after(&quick, &state, "X:1\nT:")));
+
+    size_t len;
+    uint32_t *words_of_flash = read_file(flash_bin, &len);
+    struct chip slow = {0};
+    const rwkv_medium medium = {.read = chip_read, .context = &slow, .offset = OFFSET};
+    OK(open_placed(&on_chip, &medium, words_of_flash, len / 4));
+    OK(rwkv_model_init(&quick, &on_chip, &of_quick));
+    CHECK(equal(expected, after(&quick, &state, "X:1\nT:")));
+    free(words_of_flash);
+}
+
+static unsigned meanwhile;
+
+/* Counts the logits that come while the chip reads. */
+static void watch(void *context, uint32_t first, const float *logits, uint32_t count) {
+    (void)first, (void)logits;
+    if (((struct dma *)context)->out) meanwhile += count;
+}
+
+static void reading_ahead(void) {
+    struct dma dma = {.slow = 3};
+    rwkv_medium medium = {.context = &dma, .offset = 4096, .begin = dma_begin};
+    const rwkv_digest expected = after(&model, &state, "X:1\nT:");
+    rwkv_image ahead;
+    rwkv_model quick;
+    rwkv_info told;
+    rwkv_memory of_quick = memory;
+    of_quick.scratch = words(info.scratch_words);
+    of_quick.undo = words(info.state_words);
+    of_quick.undo_words = info.state_words;
+    uint32_t *buffer = words(65536);
+    IS(NULL_POINTER, rwkv_image_open_ahead(&ahead, &medium, NULL, buffer, 1024));
+    medium.ready = dma_ready;
+    dma.refuse = 1;
+    IS(STREAM_MEDIUM, rwkv_image_open_ahead(&ahead, &medium, NULL, buffer, 1024));
+    dma.fail = dma.begun + 2;
+    IS(STREAM_MEDIUM, rwkv_image_open_ahead(&ahead, &medium, NULL, buffer, 1024));
+    OK(rwkv_image_open_ahead(&ahead, &medium, NULL, buffer, 1024));
+    OK(rwkv_image_info(&ahead, &told));
+    const size_t room = rwkv_buffer_words(&ahead);
+    CHECK(told.identity == info.identity && told.buffer_words == room);
+
+    of_quick.buffer = buffer;
+    of_quick.buffer_words = room - 1;
+    IS(ROOM, rwkv_model_init(&quick, &ahead, &of_quick));
+    CHECK(rwkv_model_detail(&quick).value == room);
+    of_quick.buffer = NULL;
+    IS(NO_BUFFER, rwkv_model_init(&quick, &ahead, &of_quick));
+    /* Anywhere in memory; and with room for more than one block. */
+    for (size_t more = 0; more < 4000; more += 1333) {
+        of_quick.buffer = buffer + more % 2;
+        of_quick.buffer_words = room + more;
+        OK(rwkv_model_init(&quick, &ahead, &of_quick));
+        for (dma.slow = 0; dma.slow < 30; dma.slow = 3 * dma.slow + 1) {
+            CHECK(equal(expected, after(&quick, &state, "X:1\nT:")));
+            CHECK(!dma.out);
+        }
+    }
+
+    /* Whatever fails, the state is as it was, and no read goes on. */
+    rwkv_digest digest;
+    rwkv_output output = {0};
+    output.digest = &digest;
+    dma.slow = 2;
+    after(&quick, &state, "X:1\nT");
+    for (unsigned read = 1; read < 40; read++) {
+        dma.refuse = dma.begun + read;
+        IS(STREAM_MEDIUM, rwkv_step(&quick, &state, ':', &output));
+        CHECK(!dma.out && rwkv_model_detail(&quick).place >= 4096);
+        dma.fail = dma.begun + read;
+        IS(STREAM_MEDIUM, rwkv_step(&quick, &state, ':', &output));
+        CHECK(!dma.out);
+        dma.chip.flip = dma.chip.reads + read;
+        const rwkv_error error = rwkv_step(&quick, &state, ':', &output);
+        CHECK(error == RWKV_ERROR_IMAGE_BLOCK_CHECKSUM || error == RWKV_ERROR_IMAGE_RECORD);
+        CHECK(!dma.out && state.ready == 1);
+    }
+    output.push = watch;
+    output.context = &dma;
+    OK(rwkv_step(&quick, &state, ':', &output));
+    OK(rwkv_token_digest(&state, &image, &digest, &digest));
+    CHECK(equal(expected, digest) && meanwhile > info.vocab / 2);
+
+    /* With parts in memories. */
+    rwkv_placement placement = placement_of(2000);
+    OK(rwkv_image_open_ahead(&ahead, &medium, &placement, buffer, 1024));
+    OK(rwkv_model_init(&quick, &ahead, &of_quick));
+    CHECK(equal(expected, after(&quick, &state, "X:1\nT:")));
+    free((void *)placement.flash), free(placement.ram);
+    free(of_quick.scratch), free(of_quick.undo), free(buffer);
+}
+
 int main(int count, char **arguments) {
-    FILE *file = count == 2 ? fopen(arguments[1], "rb") : NULL;
-    CHECK(file && fseek(file, 0, SEEK_END) == 0);
-    size = (size_t)ftell(file);
-    rewind(file);
-    bytes = words(size / 4);
-    CHECK(fread(bytes, 1, size, file) == size);
-    fclose(file);
+    CHECK(count == 6);
+    bytes = read_file(arguments[1], &size);
     names();
     opening();
     models();
     outputs();
     samplers();
+    masks(arguments[3]);
+    stops(arguments[4], arguments[5]);
     saving();
+    snapshots();
     texts();
     media();
+    placements();
+    reading_ahead();
+    book(arguments[2]);
     free(memory.scratch), free(state.words), free(bytes);
     printf("%u checks passed\n", checks);
     return EXIT_SUCCESS;

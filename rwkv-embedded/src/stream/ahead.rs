@@ -1,7 +1,6 @@
 //! Several buffers: one is read into while the core computes from another.
 
 use core::{
-    array,
     cell::{Cell, Ref, RefCell},
     future::{Future, poll_fn},
     pin::pin,
@@ -311,12 +310,12 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Ahead<'_, '_, M, VERIFY, N> 
                 return Ok(at);
             }
             self.held = None;
-            let ring: [usize; N] = array::from_fn(|i| (front + i) % N);
-            let found = ring.iter().position(|i| from.slots[*i].find(word, words).is_some());
+            let ring = |i| (front + i) % N;
+            let found = (0..N).find(|i| from.slots[ring(*i)].find(word, words).is_some());
             match (found, from.asked.get(), from.failed.get()) {
-                (Some(found), asked, _) if asked.is_none_or(|(index, _)| index != ring[found]) => {
-                    ring.iter().take(found).for_each(|index| from.slots[*index].clear());
-                    from.front.set(ring[found]);
+                (Some(found), asked, _) if asked.is_none_or(|(index, _)| index != ring(found)) => {
+                    (0..found).for_each(|i| from.slots[ring(i)].clear());
+                    from.front.set(ring(found));
                     from.ask();
                 }
                 (_, Some(_), _) => pause().await,

@@ -126,6 +126,14 @@ pub const fn buffer_words(header: &Header, unit: usize) -> usize {
     words_around(header.block_words as usize, unit)
 }
 
+/// Words of a buffer for a row of any table of an image, in any format: the rows of [`ReadAhead`].
+pub const fn row_words(header: &Header, unit: usize) -> usize {
+    let (embedding, deep) = (header.dims.dim, (header.dims.deep_rank as u32).pow(2));
+    // Checksum, scale, and the padding of the narrowest rows.
+    let line = if embedding > deep { embedding } else { deep } as usize + 8;
+    words_around(line, unit)
+}
+
 /// Words of the whole units around so many words, wherever they begin.
 pub const fn words_around(words: usize, unit: usize) -> usize {
     let unit = if unit < 8 { 1 } else { unit / 4 };

@@ -5,6 +5,7 @@ use rwkv_core::{StreamError, stream::Stream};
 /// Words of an image that lie in a memory as well. `rwkv place` chooses them and writes the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(C)]
 pub struct PlacedRange {
     /// The first of them in the image.
     pub first: u32,

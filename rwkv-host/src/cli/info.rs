@@ -8,6 +8,7 @@ use rwkv_core::{
     Image,
     image::{HEADER_BYTES, Layout, RECORD_WORDS, SECTION_BYTES, SectionKind},
 };
+use rwkv_embedded::stream::row_words;
 use serde::Serialize;
 
 use crate::{
@@ -210,6 +211,7 @@ fn macros(image: &Image<'_>) -> String {
         ("VOCAB", dims.vocab),
         ("SCRATCH_WORDS", header.scratch_words),
         ("BUFFER_WORDS", header.block_words.max(table as u32 / 4)),
+        ("ROW_WORDS", row_words(header, 4) as u32),
     ];
     let line = |(name, size)| format!("#define IMAGE_{name} {size}u\n");
     let identity = image.identity();

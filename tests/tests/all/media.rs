@@ -4,10 +4,10 @@
 use std::cell::Cell;
 
 use rwkv_core::{
-    Digest, Error, Image, Model, StateView, exec::Columns, image::RECORD_WORDS, stream::Stream,
+    Digest, Error, Image, Model, StateView, exec::Columns, stream::Stream,
 };
 use rwkv_embedded::stream::{
-    Buffered, GivingWay, Medium, Placed, PlacedRange, ReadAhead, Reads, buffer_words,
+    Buffered, GivingWay, Medium, Placed, PlacedRange, ReadAhead, Reads, buffer_words, row_words,
 };
 use rwkv_host::{convert::Options, file::ImageFile, memory::Memory};
 use rwkv_tests::{
@@ -106,9 +106,7 @@ pub(crate) fn over<M: Medium>(
 ) -> (Run, Result<usize, Error>) {
     let header = image.header();
     let words = buffer_words(header, M::UNIT);
-    let dims = header.dims;
-    let row = (dims.dim.max(u32::from(dims.deep_rank).pow(2)) as usize + 8).max(RECORD_WORDS);
-    let mut buffers = [vec![0; words], vec![0; words], vec![0; row + 2 * M::UNIT / 4]];
+    let mut buffers = [vec![0; words], vec![0; words], vec![0; row_words(header, M::UNIT)]];
     let [a, b, rows] = buffers.each_mut().map(Vec::as_mut_slice);
     let mut run = Run::default();
     let result = match kind {

@@ -7,7 +7,7 @@ use rwkv_core::{
     Image,
     saved::{Saved, SavedError},
 };
-use rwkv_embedded::snapshot::{SnapshotError, Snapshots};
+use rwkv_embedded::snapshot::{FlashFault, SnapshotError, Snapshots};
 use rwkv_host::{convert::Weights, memory::Memory};
 use rwkv_tests::{image, random, step, text};
 
@@ -286,6 +286,16 @@ fn what_does_not_fit_is_refused() {
     let needed = 2 * Snapshots::<Flash<4>>::slot_bytes(four.header());
     assert_eq!(room(8), Some(SnapshotError::Room { needed, given: 64 * 512 - 8 }));
     assert_eq!(room(63 * 512), Some(SnapshotError::Room { needed, given: 512 }));
+    // Where the flash erases more at once than its type says.
+    let erasing =
+        |erase, first| Snapshots::erasing(Flash::<4>::new(), erase, first, four.header()).err();
+    assert_eq!(erasing(4096, 4096), None);
+    let (needed, given) = ((needed / 2).next_multiple_of(4096) * 2, 64 * 512 - 512);
+    assert_eq!(erasing(4096, 512), Some(SnapshotError::Room { needed, given }));
+    for erase in [0, 256, 768] {
+        let kind = FlashFault::NotAligned;
+        assert_eq!(erasing(erase, 0), Some(SnapshotError::Flash { offset: 0, kind }));
+    }
 
     let mut snapshots = Snapshots::new(Flash::<4>::new(), 0, four.header()).unwrap();
     let states = states(&four, 1);
