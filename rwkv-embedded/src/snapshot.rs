@@ -158,7 +158,7 @@ impl<F: NorFlash> Snapshots<F> {
         let slot = Self::slot_bytes_of(header, erase);
         let given = (flash.capacity() as u32).saturating_sub(first);
         let needed = slot.saturating_mul(2);
-        if needed > given || !(first as usize).is_multiple_of(erase) {
+        if needed == u32::MAX || needed > given || !(first as usize).is_multiple_of(erase) {
             return Err(SnapshotError::Room { needed, given });
         }
         Ok(Self { flash, first, slot })
@@ -212,7 +212,11 @@ impl<F: NorFlash> Snapshots<F> {
         number.copy_from_slice(&sequence.to_le_bytes());
         let crc = CRC.checksum(head).to_le_bytes();
         commit.iter_mut().skip(12).zip(crc).for_each(|(byte, crc)| *byte = crc);
-        self.flash.write(offset, &commit).map_err(|error| failed::<F>(offset, &error))
+        self.flash.write(offset, &commit).map_err(|error| failed::<F>(offset, &error))?;
+        match self.sequence(offset)? == Some(sequence) {
+            true => Ok(()),
+            false => Err(SnapshotError::Worn { offset }),
+        }
     }
 
     /// Puts the newest good snapshot into a state of an image, `identity` being

@@ -251,7 +251,11 @@ fn functions(images: &[PathBuf]) -> anyhow::Result<()> {
         for include in [&root().join(CAPI).join("include"), &dir, &of_image] {
             gcc.arg("-I").arg(include);
         }
-        gcc.arg(root().join(CAPI).join("tests/api.c")).arg(&archive).arg("-o").arg(&program);
+        gcc.arg(root().join(CAPI).join("tests/api.c"))
+            .arg(&archive)
+            .arg("-lm")
+            .arg("-o")
+            .arg(&program);
         job::run(&mut gcc)?;
         let mut api = Command::new(&program);
         api.arg(image).arg(of_image.join("flash.bin")).args(generated(image)?);

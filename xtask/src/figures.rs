@@ -70,8 +70,8 @@ const MODELS: [Model; 5] = [
 const WEIGHTS: [&str; 2] = ["int8", "int4"];
 
 const HEAD: &str = "\
-| board | core | model | weights | image (flash) | firmware (flash) | state | scratch | buffers | stack | statics | bytes read per token | instructions per token |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|
+| board | core | model | weights | image (flash) | firmware (flash) | state | scratch | buffers | stack | statics | RAM | bytes read per token | instructions per token |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 impl Model {
@@ -160,7 +160,7 @@ impl Figures {
             }
             for (why, weights) in refused {
                 rows.push_str(&format!(
-                    "| {place} | {core} | {} | {} | {why} | | | | | | | | |\n",
+                    "| {place} | {core} | {} | {} | {why} | | | | | | | | | |\n",
                     model.name(),
                     weights.join(", ")
                 ));
@@ -199,19 +199,24 @@ impl Figures {
             Err(error) => return Err(error),
         };
         let verdict: Value = serde_json::from_str(&verdict)?;
-        let field = |path: &str| -> anyhow::Result<String> {
+        let number = |path: &str| -> anyhow::Result<u64> {
             let number = verdict.pointer(path).and_then(Value::as_f64);
-            number.map(|n| grouped(n as u64)).with_context(|| format!("no {path} in the verdict"))
+            number.map(|n| n as u64).with_context(|| format!("no {path} in the verdict"))
         };
+        let field = |path: &str| number(path).map(grouped);
+        // The stream's buffers, and the one that undoes a token, among them.
+        let ram = ["state", "scratch", "buffers", "stack", "statics"];
+        let ram = ram.map(|part| number(&format!("/memory/{part}")));
+        let ram = ram.into_iter().sum::<anyhow::Result<u64>>()?;
         let cells = [
             grouped(size),
             field("/memory/flash")?,
             field("/memory/state")?,
             field("/memory/scratch")?,
-            // The stream's, and the one that undoes a token.
             field("/memory/buffers")?,
             field("/memory/stack")?,
             field("/memory/statics")?,
+            grouped(ram),
             // Those of a medium are counted; those of weights in place are what the image says.
             field("/bytes_read_per_token/median")
                 .or_else(|_| self.bytes(board, model, image).map(grouped))?,

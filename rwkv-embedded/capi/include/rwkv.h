@@ -7,8 +7,9 @@
  * them is in use, and are not touched meanwhile. A pointer is null only where it says so. Different
  * objects may be used by different threads; one object by one thread at a time.
  *
- * Every function that can fail returns an rwkv_error. Its first argument keeps the details of its
- * last failure: which byte, token or word, and what was expected there.
+ * Every function that can fail returns an rwkv_error. An image, a model, a state, a sampler and
+ * snapshots keep the details of the last failure of a function whose first argument they are:
+ * which byte, token or word, and what was expected there.
  */
 
 #ifndef RWKV_H
@@ -40,6 +41,16 @@
 #define RWKV_AHEAD_WORDS(buffer_words, row_words) \
     (16u * sizeof(size_t) + 2u * (buffer_words) + (row_words))
 
+
+/**
+ * What a medium's functions return where another card is there than the one that was read first.
+ */
+#define RWKV_CHANGED -2
+
+/**
+ * Words of a buffer for rwkv_image_check.
+ */
+#define RWKV_CHECK_WORDS 128
 
 /**
  * The most tokens that a sampler chooses from.
@@ -240,6 +251,10 @@ enum rwkv_error
    * A placement is of another image (place: identity of its image; value: of this one).
    */
   RWKV_ERROR_STREAM_OTHER_IMAGE = 84,
+  /**
+   * Another card is there than the one that was read first (place: the byte offset of the read).
+   */
+  RWKV_ERROR_STREAM_CHANGED = 85,
   /**
    * The temperature is negative, subnormal, infinite or not a number.
    */
@@ -575,8 +590,23 @@ typedef struct rwkv_digest {
 } rwkv_digest;
 
 /**
+ * How much a token surprises the model: -log2 of the probability that it gave it.
+ */
+typedef struct rwkv_surprise {
+  /**
+   * The caller's: the token that comes next.
+   */
+  uint32_t next;
+  /**
+   * What it costs in bits, 0 or more; -1 if the token failed, or the vocabulary has no such
+   * next one.
+   */
+  float bits;
+} rwkv_surprise;
+
+/**
  * Where the results of a token go. Each may be null or left out, and costs nothing then; without
- * logits, push, sampler and digest the head of the network is not computed.
+ * logits, push, sampler, digest and surprise the head of the network is not computed.
  */
 typedef struct rwkv_output {
   /**
@@ -611,11 +641,15 @@ typedef struct rwkv_output {
    * Elements of it: the model width or more.
    */
   size_t hidden_count;
+  /**
+   * How much the token surprises that comes next, where the caller knows it.
+   */
+  struct rwkv_surprise *surprise;
 } rwkv_output;
 
 /**
  * Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns
- * 0, or anything else where not all of them could be read.
+ * 0; RWKV_CHANGED; or anything else where not all of them could be read.
  */
 typedef int (*rwkv_read)(void *context, uint32_t offset, void *out, uint32_t len);
 
@@ -627,8 +661,10 @@ typedef rwkv_read rwkv_begin;
 
 /**
  * Whether the read that was begun has ended: 0 if all bytes are there, a positive number while it
- * goes on, a negative one if it has failed. It is asked again and again while it goes on, between
- * blocks of computing and where there is nothing to compute, and not after its end.
+ * goes on, a negative one if it has failed, RWKV_CHANGED among them. Whoever returns 0 or a
+ * negative number has seen to it that nothing is written into `out` any more. It is asked again
+ * and again while the read goes on, between blocks of computing and where there is nothing to
+ * compute, and not after its end.
  */
 typedef int (*rwkv_ready)(void *context);
 
@@ -1039,6 +1075,13 @@ rwkv_error rwkv_image_open_ahead(struct rwkv_image *image,
                                  size_t words);
 
 /**
+ * Reads the whole image and checks every byte of it, as rwkv_image_open does in memory: at the
+ * start, or when the medium was written. `buffer` has RWKV_CHECK_WORDS or more, and is free again
+ * afterwards.
+ */
+rwkv_error rwkv_image_check(struct rwkv_image *image, uint32_t *buffer, size_t words);
+
+/**
  * A sampler at the start of its random numbers.
  */
 rwkv_error rwkv_sampler_init(struct rwkv_sampler *sampler,
@@ -1134,7 +1177,7 @@ rwkv_error rwkv_token_digest(struct rwkv_state *state,
 
 /**
  * A stream at its start, over `count` stop texts of a byte or more; without any it has no end.
- * The texts stay where they are for as long as the stream is in use.
+ * The texts and the array of them stay where they are for as long as the stream is in use.
  */
 rwkv_error rwkv_stop_init(struct rwkv_stop *stop, const struct rwkv_text *texts, size_t count);
 

@@ -109,6 +109,8 @@ pub enum rwkv_error {
     StreamMisplaced = 83,
     /// A placement is of another image (place: identity of its image; value: of this one).
     StreamOtherImage = 84,
+    /// Another card is there than the one that was read first (place: the byte offset of the read).
+    StreamChanged = 85,
 
     /// The temperature is negative, subnormal, infinite or not a number.
     SamplerTemperature = 100,
@@ -295,6 +297,7 @@ impl From<StreamError> for Fault {
             StreamError::Medium { offset } => Self::new(E::StreamMedium, offset, 0),
             StreamError::Buffer { words } => Self::new(E::StreamBuffer, 0, words),
             StreamError::Misplaced { offset } => Self::new(E::StreamMisplaced, offset, 0),
+            StreamError::Changed { offset } => Self::new(E::StreamChanged, offset, 0),
             _ => E::Other.into(),
         }
     }
@@ -435,6 +438,7 @@ const NAMES: &[(rwkv_error, &CStr)] = &[
     (rwkv_error::StreamBuffer, c"RWKV_ERROR_STREAM_BUFFER"),
     (rwkv_error::StreamMisplaced, c"RWKV_ERROR_STREAM_MISPLACED"),
     (rwkv_error::StreamOtherImage, c"RWKV_ERROR_STREAM_OTHER_IMAGE"),
+    (rwkv_error::StreamChanged, c"RWKV_ERROR_STREAM_CHANGED"),
     (rwkv_error::SamplerTemperature, c"RWKV_ERROR_SAMPLER_TEMPERATURE"),
     (rwkv_error::SamplerTopK, c"RWKV_ERROR_SAMPLER_TOP_K"),
     (rwkv_error::SamplerTopP, c"RWKV_ERROR_SAMPLER_TOP_P"),

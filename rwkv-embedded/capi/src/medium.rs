@@ -10,8 +10,11 @@ use core::{
 use rwkv_core::StreamError;
 use rwkv_embedded::stream::Medium;
 
+/// What a medium's functions return where another card is there than the one that was read first.
+pub const RWKV_CHANGED: c_int = -2;
+
 /// Reads `len` bytes at byte `offset` of a medium into `out`; both are multiples of four. Returns
-/// 0, or anything else where not all of them could be read.
+/// 0; RWKV_CHANGED; or anything else where not all of them could be read.
 pub type rwkv_read = Option<
     unsafe extern "C" fn(context: *mut c_void, offset: u32, out: *mut c_void, len: u32) -> c_int,
 >;
@@ -21,8 +24,10 @@ pub type rwkv_read = Option<
 pub type rwkv_begin = rwkv_read;
 
 /// Whether the read that was begun has ended: 0 if all bytes are there, a positive number while it
-/// goes on, a negative one if it has failed. It is asked again and again while it goes on, between
-/// blocks of computing and where there is nothing to compute, and not after its end.
+/// goes on, a negative one if it has failed, RWKV_CHANGED among them. Whoever returns 0 or a
+/// negative number has seen to it that nothing is written into `out` any more. It is asked again
+/// and again while the read goes on, between blocks of computing and where there is nothing to
+/// compute, and not after its end.
 pub type rwkv_ready = Option<unsafe extern "C" fn(context: *mut c_void) -> c_int>;
 
 /// A medium that the core cannot address: a flash chip, a card.
@@ -39,6 +44,14 @@ pub struct rwkv_medium {
     pub begin: rwkv_begin,
     /// Whether it has been read, for rwkv_image_open_ahead; else null.
     pub ready: rwkv_ready,
+}
+
+/// What a function's number tells of a read at byte `offset`.
+const fn failed(code: c_int, offset: u32) -> StreamError {
+    match code {
+        RWKV_CHANGED => StreamError::Changed { offset },
+        _ => StreamError::Medium { offset },
+    }
 }
 
 /// Places and lengths of reads are multiples of this many bytes.
@@ -70,8 +83,20 @@ impl Blocking for Waiting {
         // many bytes as it is told.
         match unsafe { (self.read)(self.context, offset, out, len) } {
             0 => Ok(()),
-            _ => Err(StreamError::Medium { offset }),
+            code => Err(failed(code, offset)),
         }
+    }
+}
+
+/// One of them, for work that goes over it once and waits.
+#[derive(Debug)]
+pub(crate) struct Blocked<M>(pub(crate) M);
+
+impl<M: Blocking> Medium for Blocked<M> {
+    const UNIT: usize = UNIT;
+
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), StreamError> {
+        self.0.get(offset, bytes)
     }
 }
 
@@ -103,7 +128,7 @@ impl Beginning {
         // many bytes as it is told, which the transfer keeps until it has ended.
         match unsafe { (self.begin)(self.context, offset, out, len) } {
             0 => Ok(Transfer { medium: self, offset, runs: true, bytes: PhantomData }),
-            _ => Err(StreamError::Medium { offset }),
+            code => Err(failed(code, offset)),
         }
     }
 }
@@ -145,7 +170,7 @@ impl Transfer<'_> {
         match code {
             0 => Poll::Ready(Ok(())),
             1.. => Poll::Pending,
-            _ => Poll::Ready(Err(StreamError::Medium { offset: self.offset })),
+            _ => Poll::Ready(Err(failed(code, self.offset))),
         }
     }
 }

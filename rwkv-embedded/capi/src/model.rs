@@ -59,7 +59,15 @@ impl Loaded {
             if last {
                 sink.begin();
             }
-            self.step(state.reborrow(), token, last.then_some(&mut sink))?;
+            match self.step(state.reborrow(), token, last.then_some(&mut sink)) {
+                Ok(()) if last => sink.end(),
+                Ok(()) => {}
+                Err(error) => {
+                    // Part of a row is none.
+                    sink.begin();
+                    return Err(error.into());
+                }
+            }
         }
         Ok(())
     }

@@ -1,12 +1,16 @@
 //! Opening images on media, of which parts may lie in memory as well.
 
-use rwkv_core::{Header, StreamError, image::HEADER_BYTES};
-use rwkv_embedded::stream::PlacedRange;
+use rwkv_core::{
+    Header, StreamError,
+    image::{self, HEADER_BYTES, PIECE_WORDS},
+    poll,
+};
+use rwkv_embedded::stream::{Buffered, PlacedRange};
 
 use crate::{
     error::{Fault, rwkv_error},
     image::{Held, Opened, Weights, header_bytes, rwkv_image},
-    medium::{Beginning, Blocking, UNIT, Waiting, rwkv_medium},
+    medium::{Beginning, Blocked, Blocking, UNIT, Waiting, rwkv_medium},
     opaque, pointer,
     weights::{Loader, ahead, on_medium, placed},
 };
@@ -144,6 +148,40 @@ pub unsafe extern "C" fn rwkv_image_open_ahead(
         });
         opaque::init(image, opened.map(|open| open.with(Weights::Ahead, ahead)))
     }
+}
+
+/// Words of a buffer for rwkv_image_check.
+pub const RWKV_CHECK_WORDS: u32 = 128;
+const _: () = assert!(RWKV_CHECK_WORDS as usize == PIECE_WORDS);
+
+/// Reads the whole image and checks every byte of it, as rwkv_image_open does in memory: at the
+/// start, or when the medium was written. `buffer` has RWKV_CHECK_WORDS or more, and is free again
+/// afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rwkv_image_check(
+    image: *mut rwkv_image,
+    buffer: *mut u32,
+    words: usize,
+) -> rwkv_error {
+    // SAFETY: the caller's promises.
+    unsafe {
+        opaque::with(image, |image| {
+            let buffer = pointer::unique_slice(buffer, words)?;
+            match &image.weights {
+                Weights::Memory(_) => Ok(()),
+                Weights::Medium(held) => check(held, &image.header, buffer),
+                Weights::Ahead(held) => check(held, &image.header, buffer),
+            }
+        })
+    }
+}
+
+fn check<M: Blocking>(held: &Held<M>, header: &Header, buffer: &mut [u32]) -> Result<(), Fault> {
+    let medium = Blocked(held.medium);
+    let mut stream = Buffered::<_, true>::new(medium, held.first, header.bytes(), buffer)?;
+    let checked = poll::once(image::check(&mut stream, header.bytes()));
+    checked.ok_or(rwkv_error::Internal)??;
+    Ok(())
 }
 
 /// An image on a medium, and what it is.

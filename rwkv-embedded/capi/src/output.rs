@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use rwkv_core::{Digest, Hidden, Logits};
+use rwkv_core::{Digest, Hidden, Logits, Surprise};
 
 use crate::{
     error::{Fault, rwkv_error},
@@ -24,8 +24,19 @@ pub struct rwkv_digest {
     pub high: u32,
 }
 
+/// How much a token surprises the model: -log2 of the probability that it gave it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct rwkv_surprise {
+    /// The caller's: the token that comes next.
+    pub next: u32,
+    /// What it costs in bits, 0 or more; -1 if the token failed, or the vocabulary has no such
+    /// next one.
+    pub bits: f32,
+}
+
 /// Where the results of a token go. Each may be null or left out, and costs nothing then; without
-/// logits, push, sampler and digest the head of the network is not computed.
+/// logits, push, sampler, digest and surprise the head of the network is not computed.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct rwkv_output {
@@ -45,6 +56,8 @@ pub struct rwkv_output {
     pub hidden: *mut f32,
     /// Elements of it: the model width or more.
     pub hidden_count: usize,
+    /// How much the token surprises that comes next, where the caller knows it.
+    pub surprise: *mut rwkv_surprise,
 }
 
 /// The same with references.
@@ -55,6 +68,7 @@ pub(crate) struct Sink<'a> {
     sampler: Option<&'a mut Choice>,
     digest: Option<&'a mut rwkv_digest>,
     hidden: Option<&'a mut [f32]>,
+    surprise: Option<(&'a mut rwkv_surprise, Surprise)>,
 }
 
 #[derive(Clone, Copy)]
@@ -80,7 +94,14 @@ impl<'a> Sink<'a> {
             let optional = |null: bool| if null { None } else { Some(()) };
             let sampler = optional(output.sampler.is_null()).map(|()| opaque::slot(output.sampler));
             let digest = optional(output.digest.is_null()).map(|()| pointer::unique(output.digest));
+            let surprise =
+                optional(output.surprise.is_null()).map(|()| pointer::unique(output.surprise));
+            let surprise = surprise.transpose()?;
             Ok(Self {
+                surprise: surprise.map(|out| {
+                    let surprise = Surprise::of(out.next);
+                    (out, surprise)
+                }),
                 logits: pointer::optional_slice(output.logits, output.logits_count)?,
                 push: output.push.map(|call| Push { call, context: output.context }),
                 sampler: sampler.transpose()?.map(|slot| slot.get()),
@@ -96,6 +117,7 @@ impl<'a> Sink<'a> {
             || self.push.is_some()
             || self.sampler.is_some()
             || self.digest.is_some()
+            || self.surprise.is_some()
     }
 
     /// Forgets the logits of an earlier token.
@@ -105,6 +127,16 @@ impl<'a> Sink<'a> {
         }
         if let Some(digest) = &mut self.digest {
             **digest = rwkv_digest::default();
+        }
+        if let Some((out, _)) = &mut self.surprise {
+            out.bits = -1.0;
+        }
+    }
+
+    /// All logits have come.
+    pub(crate) fn end(&mut self) {
+        if let Some((out, surprise)) = &mut self.surprise {
+            out.bits = surprise.bits().unwrap_or(-1.0);
         }
     }
 
@@ -142,6 +174,9 @@ impl Logits for Sink<'_> {
             let mut digest = Digest(out.low, out.high);
             digest.push(first, logits);
             **out = digest.into();
+        }
+        if let Some((_, surprise)) = &mut self.surprise {
+            surprise.push(first, logits);
         }
     }
 }

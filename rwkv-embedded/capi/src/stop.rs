@@ -52,7 +52,7 @@ impl Opaque for rwkv_stop {
 }
 
 /// A stream at its start, over `count` stop texts of a byte or more; without any it has no end.
-/// The texts stay where they are for as long as the stream is in use.
+/// The texts and the array of them stay where they are for as long as the stream is in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_stop_init(
     stop: *mut rwkv_stop,

@@ -3,6 +3,7 @@
  * given what `rwkv place` puts into flash, and told what Rust generates: with the mask below; a stop
  * text, and what stands before that without the mask. */
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,6 +214,26 @@ static void outputs(void) {
     IS(NULL_POINTER, rwkv_prefill(&model, &state, NULL, 1, &output));
     CHECK(equal(digest, after(&model, &state, "X:1\nT:")));
     CHECK(!equal(digest, after(&model, &state, "X:1\nT;")));
+
+    /* What the next token costs, from the logits: -log2 of its share. */
+    rwkv_surprise surprise = {.next = 'H'};
+    memset(&output, 0, sizeof output);
+    output.surprise = &surprise;
+    output.logits = logits;
+    output.logits_count = info.vocab;
+    OK(rwkv_reset(&model, &state));
+    OK(rwkv_prefill(&model, &state, tokens, 6, &output));
+    double sum = 0;
+    for (uint32_t i = 0; i < info.vocab; i++) sum += exp(logits[i] - logits['H']);
+    CHECK(fabs(surprise.bits - log2(sum)) < 1e-4);
+    const float bits = surprise.bits;
+    output.logits = NULL;
+    OK(rwkv_reset(&model, &state));
+    OK(rwkv_prefill(&model, &state, tokens, 6, &output));
+    CHECK(surprise.bits == bits);
+    surprise.next = info.vocab;
+    OK(rwkv_step(&model, &state, 'H', &output));
+    CHECK(surprise.bits == -1);
 
     uint64_t needed, all;
     OK(rwkv_model_columns(&model, &needed, &all));
@@ -583,13 +604,14 @@ static void texts(void) {
 /* A chip whose n-th read fails, or comes with a flipped bit. */
 struct chip {
     unsigned reads, fail, flip;
+    int code; /* of a read that fails, -1 unless told */
 };
 
 static int chip_read(void *context, uint32_t offset, void *out, uint32_t len) {
     struct chip *chip = context;
     const size_t at = offset - 4096;
     CHECK(offset % 4 == 0 && len % 4 == 0 && at <= size && len <= size - at);
-    if (++chip->reads == chip->fail) return -1;
+    if (++chip->reads == chip->fail) return chip->code ? chip->code : -1;
     memcpy(out, bytes + at, len);
     if (chip->reads == chip->flip) *((uint8_t *)out + len - 1) ^= 0x40;
     return 0;
@@ -648,9 +670,24 @@ static void media(void) {
     rwkv_digest digest;
     rwkv_output output = {0};
     output.digest = &digest;
-    for (unsigned read = 1; read < 40; read++) {
+    /* Every read of a token. */
+    const unsigned before = chip.reads;
+    OK(rwkv_step(&slow, &state, ':', &output));
+    const unsigned all = chip.reads - before;
+    CHECK(all > 40);
+    after(&slow, &state, "X:1\nT");
+    rwkv_sampler choice;
+    const rwkv_sampler_config greedy = {0};
+    OK(rwkv_sampler_init(&choice, &greedy));
+    output.sampler = &choice;
+    for (unsigned read = 1; read <= all; read++) {
         chip.fail = chip.reads + read;
-        IS(STREAM_MEDIUM, rwkv_step(&slow, &state, ':', &output));
+        chip.code = read % 2 ? RWKV_CHANGED : 0;
+        const rwkv_error failed = rwkv_step(&slow, &state, ':', &output);
+        CHECK(failed == (read % 2 ? RWKV_ERROR_STREAM_CHANGED : RWKV_ERROR_STREAM_MEDIUM));
+        /* Part of a row is none. */
+        uint32_t token;
+        IS(SAMPLER_NO_LOGITS, rwkv_sampler_next(&choice, &token));
         chip.flip = chip.reads + read;
         const rwkv_error error = rwkv_step(&slow, &state, ':', &output);
         CHECK(error == RWKV_ERROR_IMAGE_BLOCK_CHECKSUM || error == RWKV_ERROR_IMAGE_RECORD);
@@ -658,6 +695,19 @@ static void media(void) {
     OK(rwkv_step(&slow, &state, ':', &output));
     OK(rwkv_token_digest(&state, &image, &digest, &digest));
     CHECK(equal(expected, digest));
+
+    /* The whole image, and any byte of it. */
+    uint32_t pieces[RWKV_CHECK_WORDS];
+    OK(rwkv_image_check(&on_chip, pieces, RWKV_CHECK_WORDS));
+    IS(STREAM_BUFFER, rwkv_image_check(&on_chip, pieces, 4));
+    OK(rwkv_image_check(&image, NULL, 0));
+    for (size_t i = 0; i < 16; i++) {
+        uint8_t *byte = bytes + i * (size / 16) + 5;
+        *byte ^= 0x10;
+        CHECK(rwkv_image_check(&on_chip, pieces, RWKV_CHECK_WORDS) != RWKV_ERROR_OK);
+        *byte ^= 0x10;
+    }
+    OK(rwkv_image_check(&on_chip, pieces, RWKV_CHECK_WORDS));
     free(of_slow.scratch), free(of_slow.undo), free(buffer);
 }
 

@@ -45,7 +45,8 @@ static rwkv_error resume(const rwkv_flash *flash, uint32_t first) {
     rwkv_error error;
     if ((error = rwkv_snapshots_init(&kept, flash, first, &image))) return error;
     error = rwkv_snapshots_load(&kept, &state, &image, &place);
-    if (error != RWKV_ERROR_NO_SNAPSHOT) return error;
+    /* None yet, or one of the image before an update. */
+    if (error != RWKV_ERROR_NO_SNAPSHOT && error != RWKV_ERROR_SAVED_OTHER_IMAGE) return error;
     place = (rwkv_place){.position = 0, .pending = RWKV_NO_TOKEN};
     return rwkv_reset(&model, &state);
 }

@@ -3,9 +3,7 @@
 
 use std::cell::Cell;
 
-use rwkv_core::{
-    Digest, Error, Image, Model, StateView, exec::Columns, stream::Stream,
-};
+use rwkv_core::{Digest, Error, Image, Model, StateView, exec::Columns, stream::Stream};
 use rwkv_embedded::stream::{
     Buffered, GivingWay, Medium, Placed, PlacedRange, ReadAhead, Reads, buffer_words, row_words,
 };

@@ -3,7 +3,7 @@
 //! The image lies at 512 KB of the flash. Its weights come by DMA through the stream of the flash
 //! controller, and the core computes meanwhile. Whoever writes a line to UART0 is answered.
 //!
-//! *Built, not run*: no emulator of this part runs the project's tests, and nobody has reported a board.
+//! *Built, not run*: rp2040js has no stream of the flash controller, and nobody has reported a board.
 
 #![no_std]
 #![no_main]
