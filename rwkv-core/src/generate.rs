@@ -95,6 +95,7 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
     /// See [`Model::reset_async`].
     pub async fn reset_async(&mut self) -> Result<(), GenerateError> {
         self.begin(0, None);
+        self.mask.restart();
         self.reading = true;
         self.model.reset_async(self.state.reborrow()).await?;
         self.reading = false;
@@ -138,6 +139,8 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
         if self.pending.is_none() && text.is_empty() {
             return Ok(());
         }
+        // All of the text is heard of before the logits behind it.
+        self.tokenizer.encode(text).for_each(|token| self.mask.advance(token));
         let mut count = 0;
         let tokens = self.pending.into_iter().chain(self.tokenizer.encode(text));
         let tokens = tokens.inspect(|_| count += 1);
@@ -176,6 +179,7 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
         }
         let token = self.sampler.finish()?;
         self.pending = Some(token);
+        self.mask.advance(token);
         if self.pending == self.tokenizer.end_of_text() {
             return Ok(None);
         }
@@ -248,7 +252,8 @@ impl<'a, S: Stream, K: Kernel, M: Mask> Generator<'a, S, K, M> {
     }
 
     /// Goes on from a saved state whose words were put into [`Generator::state`]. The sampler
-    /// forgets what it counted for the penalties.
+    /// forgets what it counted for the penalties; a mask that follows the text stays where it is
+    /// ([`Generator::mask`]).
     ///
     /// # Errors
     /// Those of [`Saved::of`] and [`Saved::check`]; [`SavedError::Checksum`] if the words are not

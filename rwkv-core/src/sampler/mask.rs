@@ -44,8 +44,18 @@ pub trait Mask {
     fn allows_all(&self) -> bool {
         false
     }
+
+    /// Hears of a token of the text, read or chosen, in order and before the next row: a grammar
+    /// goes on. A [`crate::Generator`] tells its mask; others call it themselves.
+    fn advance(&mut self, token: u32) {
+        let _ = token;
+    }
+
+    /// Hears that another text begins.
+    fn restart(&mut self) {}
 }
 
+/// For one row: it hears of no token.
 impl<M: Mask + ?Sized> Mask for &M {
     fn allows(&self, token: u32) -> bool {
         (**self).allows(token)
@@ -53,6 +63,24 @@ impl<M: Mask + ?Sized> Mask for &M {
 
     fn allows_all(&self) -> bool {
         (**self).allows_all()
+    }
+}
+
+impl<M: Mask + ?Sized> Mask for &mut M {
+    fn allows(&self, token: u32) -> bool {
+        (**self).allows(token)
+    }
+
+    fn allows_all(&self) -> bool {
+        (**self).allows_all()
+    }
+
+    fn advance(&mut self, token: u32) {
+        (**self).advance(token);
+    }
+
+    fn restart(&mut self) {
+        (**self).restart();
     }
 }
 
@@ -76,6 +104,16 @@ impl<A: Mask, B: Mask> Mask for (A, B) {
     fn allows_all(&self) -> bool {
         self.0.allows_all() && self.1.allows_all()
     }
+
+    fn advance(&mut self, token: u32) {
+        self.0.advance(token);
+        self.1.advance(token);
+    }
+
+    fn restart(&mut self) {
+        self.0.restart();
+        self.1.restart();
+    }
 }
 
 /// Where there is no mask, every token may be chosen.
@@ -86,6 +124,14 @@ impl<M: Mask> Mask for Option<M> {
 
     fn allows_all(&self) -> bool {
         self.as_ref().is_none_or(Mask::allows_all)
+    }
+
+    fn advance(&mut self, token: u32) {
+        self.iter_mut().for_each(|mask| mask.advance(token));
+    }
+
+    fn restart(&mut self) {
+        self.iter_mut().for_each(Mask::restart);
     }
 }
 

@@ -36,6 +36,7 @@
 //!
 //! Host and device draw the same tokens: every step is [`crate::math`] in a fixed order.
 
+mod abc;
 mod candidates;
 mod config;
 mod error;
@@ -44,6 +45,7 @@ mod mask;
 mod normaliser;
 mod rng;
 
+pub use abc::{Abc, Tunes};
 pub use candidates::{Candidate, Candidates};
 pub use config::{Order, SamplerConfig};
 pub use error::SamplerError;

@@ -3,10 +3,10 @@
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rwkv_core::{
     Model,
-    sampler::{Banned, Sampler},
+    sampler::{Banned, Mask, Sampler, Tunes},
     stream::InPlace,
     tokenizer::StopStream,
 };
@@ -16,7 +16,32 @@ use crate::{
     file,
     prefill::{pays_for_one, prefill},
     state::{self, Place},
+    tokenizer::Tokenizer,
 };
+
+/// What a text may look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Grammar {
+    /// Tunes in ABC notation, whose bars have the length of their metre
+    Abc,
+}
+
+impl Grammar {
+    /// Where the text of these tokens ends.
+    fn after<'a>(self, tokens: &[u32], tokenizer: &Tokenizer<'a>) -> anyhow::Result<Tunes<'a>> {
+        let Self::Abc = self;
+        let tokenizer = tokenizer.in_image().context(
+            "--grammar needs a tokenizer that the image holds: convert it with --tokenizer LIST",
+        )?;
+        let mut tunes = Tunes::new(tokenizer);
+        tokens.iter().for_each(|token| tunes.advance(*token));
+        ensure!(
+            tunes.tune().is_some(),
+            "the prompt is not in the grammar: begin with header lines such as X:1, and leave chords out"
+        );
+        Ok(tunes)
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
@@ -30,6 +55,9 @@ pub(super) struct GenerateArgs {
     /// Stop before this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// Choose only tokens after which the text is in this grammar
+    #[arg(long, value_enum)]
+    grammar: Option<Grammar>,
     /// Save the state here, with the last token pending; a text of --stop that was found is in it
     #[arg(long, value_name = "OUT.state")]
     save_state: Option<PathBuf>,
@@ -54,13 +82,14 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let settings = args.sampling.settings(&image, &tokenizer)?;
     let banned = Banned::new(&settings.banned)?;
     let mut sampler = Sampler::new(settings.config)?;
+    let mut grammar = args.grammar.map(|grammar| grammar.after(&tokens, &tokenizer)).transpose()?;
     let stops: Vec<&[u8]> = args.stop.iter().map(|text| text.as_bytes()).collect();
     let mut stop = StopStream::new(&stops).context("--stop")?;
     let mut text = Text::default();
 
     let start = Instant::now();
     sampler.begin();
-    prefill(&image, memory.state(&image)?, &tokens, &mut [sampler.within(banned)])?;
+    prefill(&image, memory.state(&image)?, &tokens, &mut [sampler.within((banned, &grammar))])?;
     let read = start.elapsed().as_secs_f64();
 
     let parallel = pays_for_one(&image);
@@ -73,12 +102,14 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
         if let Some(token) = last {
             sampler.begin();
             if parallel {
-                prefill(&image, state.reborrow(), &[token], &mut [sampler.within(banned)])?;
+                let logits = sampler.within((banned, &grammar));
+                prefill(&image, state.reborrow(), &[token], &mut [logits])?;
             } else {
-                model.step(state.reborrow(), token, sampler.within(banned))?;
+                model.step(state.reborrow(), token, sampler.within((banned, &grammar)))?;
             }
         }
         let token = sampler.finish()?;
+        grammar.advance(token);
         count += 1;
         last = Some(token);
         if last == tokenizer.end_of_text() {

@@ -62,6 +62,15 @@ pub enum TokenizerError {
 }
 
 impl<'a> Tokenizer<'a> {
+    /// The one that the image holds, if it does.
+    pub const fn in_image(&self) -> Option<tokenizer::Tokenizer<'a>> {
+        match self {
+            Self::InImage(tokenizer) => Some(*tokenizer),
+            #[cfg(feature = "neox")]
+            Self::Neox(_) => None,
+        }
+    }
+
     /// The tokenizer of an image; `file` names it if the image does not hold it.
     ///
     /// # Errors

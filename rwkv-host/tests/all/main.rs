@@ -4,6 +4,7 @@ mod cuda;
 mod eval;
 mod files;
 mod fit;
+mod grammar;
 mod hidden;
 mod messages;
 mod report;

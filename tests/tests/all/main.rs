@@ -25,3 +25,4 @@ mod snapshots;
 mod starts;
 mod states;
 mod streams;
+mod tunes;
