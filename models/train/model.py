@@ -2,7 +2,8 @@
 
 Parameters are one flat dict {official name: array}. `forward(p, tokens, state)` returns the logits of every
 position and the state after the last one; all shapes have a leading batch axis. Everything but the recurrence
-is row-wise over time. RWKV-4 runs its recurrence as a scan; RWKV-7 runs in chunks of 16 tokens.
+is row-wise over time. RWKV-4 runs its recurrence as a scan; RWKV-7 runs it in C (recurrence.py), or in chunks of 16
+tokens where there is no compiler.
 """
 import math
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from recurrence import compiler, wkv7
 
 CHUNK = 16          # 1/prod(w) stays below 1.6e4 because every decay w exceeds 0.5453
 
@@ -29,6 +32,7 @@ CONFIGS = {
     "tunes-16k": Config(4, 64, 4, 160),
     "tunes-v4": Config(4, 96, 4, 288),
     "tunes-v7": Config(7, 128, 4, 192, head=32, ranks=(16, 16, 16, 32)),
+    "tunes-m4": Config(7, 128, 4, 256, head=32, ranks=(16, 16, 16, 32)),
 }
 
 
@@ -114,6 +118,31 @@ def layer_norm(x, p, name):
     return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5) * p[name + ".weight"] + p[name + ".bias"]
 
 
+@jax.custom_vjp
+def product(x, w):
+    """x [B, T, I] times w [O, I] transposed.
+
+    The barriers keep XLA from computing the elementwise work before a product anew in the order of a transposed
+    operand, which is several times slower on a CPU than all the rest of a step.
+    """
+    return jax.lax.optimization_barrier(x) @ w.T
+
+
+def _product_forward(x, w):
+    x = jax.lax.optimization_barrier(x)
+    return x @ w.T, (x, w)
+
+
+def _product_backward(saved, g):
+    x, w = saved
+    g = jax.lax.optimization_barrier(g)
+    rows = lambda z: z.reshape(-1, z.shape[-1])
+    return g @ w, rows(g).T @ rows(x)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
 def shift(x, prev):
     """x one step later in time, with the carried row in front."""
     return jnp.concatenate([prev[:, None], x[:, :-1]], 1)
@@ -134,7 +163,7 @@ def wkv4(k, v, w, u, state):
     return y.swapaxes(0, 1), state
 
 
-def wkv7(r, logw, k, v, a, b, s):
+def wkv7_chunked(r, logw, k, v, a, b, s):
     """The RWKV-7 recurrence S <- S diag(w) + (S a) b' + v k', y = S r, in chunks; inputs [B, T, H, N].
 
     With A, R = a, r times the decay since the chunk's start and B, K = b, k divided by it, U = P S' + Q where
@@ -170,43 +199,44 @@ def wkv7(r, logw, k, v, a, b, s):
 def time_mix4(p, n, x, prev, state):
     before = shift(x, prev)
     mix = lambda c: x * p[n + "time_mix_" + c] + before * (1 - p[n + "time_mix_" + c])
-    r = jax.nn.sigmoid(mix("r") @ p[n + "receptance.weight"].T)
-    k, v = mix("k") @ p[n + "key.weight"].T, mix("v") @ p[n + "value.weight"].T
+    r = jax.nn.sigmoid(product(mix("r"), p[n + "receptance.weight"]))
+    k, v = product(mix("k"), p[n + "key.weight"]), product(mix("v"), p[n + "value.weight"])
     y, state = wkv4(k, v, -jnp.exp(p[n + "time_decay"]), p[n + "time_first"], state)
-    return (r * y) @ p[n + "output.weight"].T, state
+    return product(r * y, p[n + "output.weight"]), state
 
 
 def time_mix7(cfg, p, n, x, prev, s, first):
     d = shift(x, prev) - x
     xr, xw, xk, xv, xa, xg = (x + d * p[n + "x_" + c] for c in "rwkvag")
     heads = lambda z: z.reshape(z.shape[:2] + (-1, cfg.head))
-    r, k, v = xr @ p[n + "receptance.weight"].T, xk @ p[n + "key.weight"].T, xv @ p[n + "value.weight"].T
-    logw = -0.606531 * jax.nn.sigmoid(p[n + "w0"] + jnp.tanh(xw @ p[n + "w1"]) @ p[n + "w2"])
-    a = jax.nn.sigmoid(p[n + "a0"] + (xa @ p[n + "a1"]) @ p[n + "a2"])
-    g = jax.nn.sigmoid(xg @ p[n + "g1"]) @ p[n + "g2"]
+    lora = lambda c, z, f=lambda z: z: product(f(product(z, p[n + c + "1"].T)), p[n + c + "2"].T)
+    r, k, v = product(xr, p[n + "receptance.weight"]), product(xk, p[n + "key.weight"]), product(xv, p[n + "value.weight"])
+    logw = -0.606531 * jax.nn.sigmoid(p[n + "w0"] + lora("w", xw, jnp.tanh))
+    a = jax.nn.sigmoid(p[n + "a0"] + lora("a", xa))
+    g = lora("g", xg, jax.nn.sigmoid)
     kk = heads(k * p[n + "k_k"])
     kk = kk * jax.lax.rsqrt(jnp.maximum((kk * kk).sum(-1, keepdims=True), 1e-24))
     k = k * (1 + (a - 1) * p[n + "k_a"])
     if first is None:
         first = v
     else:
-        v = v + (first - v) * jax.nn.sigmoid(p[n + "v0"] + (xv @ p[n + "v1"]) @ p[n + "v2"])
+        v = v + (first - v) * jax.nn.sigmoid(p[n + "v0"] + lora("v", xv))
     r, logw, k, v, a = map(heads, (r, logw, k, v, a))
-    y, s = wkv7(r, logw, k, v, -kk, kk * a, s)
+    y, s = (wkv7 if compiler() else wkv7_chunked)(r, logw, k, v, -kk, kk * a, s)
     y = y - y.mean(-1, keepdims=True)
     y = (y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + 64e-5)).reshape(x.shape)
     y = y * p[n + "ln_x.weight"] + p[n + "ln_x.bias"]
     y = y + ((r * k * p[n + "r_k"]).sum(-1, keepdims=True) * v).reshape(x.shape)
-    return (y * g) @ p[n + "output.weight"].T, s, first
+    return product(y * g, p[n + "output.weight"]), s, first
 
 
 def channel_mix(cfg, p, n, x, prev):
     before = shift(x, prev)
-    square = lambda k: jnp.square(jax.nn.relu(k @ p[n + "key.weight"].T)) @ p[n + "value.weight"].T
+    square = lambda k: product(jnp.square(jax.nn.relu(product(k, p[n + "key.weight"]))), p[n + "value.weight"])
     if cfg.version == 7:
         return square(x + (before - x) * p[n + "x_k"])
     mix = lambda c: x * p[n + "time_mix_" + c] + before * (1 - p[n + "time_mix_" + c])
-    return jax.nn.sigmoid(mix("r") @ p[n + "receptance.weight"].T) * square(mix("k"))
+    return jax.nn.sigmoid(product(mix("r"), p[n + "receptance.weight"])) * square(mix("k"))
 
 
 def forward(cfg, p, tokens, state, drop=0.0, key=None):
@@ -231,4 +261,4 @@ def forward(cfg, p, tokens, state, drop=0.0, key=None):
         f = layer_norm(x, p, name + "ln2")
         x = x + dropped(channel_mix(cfg, p, name + "ffn.", f, state[l][1]), 2 * l + 2)
         out.append((a[:, -1], f[:, -1]) + tuple(rest))
-    return layer_norm(x, p, "ln_out") @ p["head.weight"].T, out
+    return product(layer_norm(x, p, "ln_out"), p["head.weight"]), out

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 import data
 import evaluate
 import train
-from model import Config, forward, init_params, init_state, reset, wkv7
+from model import Config, forward, init_params, init_state, reset, wkv7, wkv7_chunked
 from train import save
 from vocabulary import Bytes, learn
 
@@ -25,20 +26,40 @@ def perturbed(cfg):
             for n, x in init_params(cfg, 3).items()}
 
 
-def test_wkv7_chunked_is_recurrent():
-    rng = np.random.default_rng(1)
-    shape = (3, 64, 2, 32)
+def wkv7_inputs(rows, time, heads, size):
+    """Random r, logw, k, v, a, b and a state."""
+    rng, shape = np.random.default_rng(1), (rows, time, heads, size)
     r, k, v, kk = (rng.normal(size=shape) for _ in range(4))
     kk /= np.linalg.norm(kk, axis=-1, keepdims=True)
     b = kk / (1 + np.exp(-rng.normal(size=shape)))
     logw = -0.606531 / (1 + np.exp(-2 * rng.normal(size=shape)))
-    s = rng.normal(size=(3, 2, 32, 32))
-    y, end = wkv7(*(jnp.asarray(x, jnp.float32) for x in (r, logw, k, v, -kk, b, s)))
-    for t in range(shape[1]):                                            # in f64
-        sa = -np.einsum("bhij,bhj->bhi", s, kk[:, t])
-        s = s * np.exp(logw[:, t])[:, :, None] + sa[..., None] * b[:, t, :, None] + v[:, t, ..., None] * k[:, t, :, None]
-        np.testing.assert_allclose(y[:, t], np.einsum("bhij,bhj->bhi", s, r[:, t]), atol=3e-4)
-    np.testing.assert_allclose(end, s, atol=3e-4)
+    return r, logw, k, v, -kk, b, rng.normal(size=(rows, heads, size, size))
+
+
+def test_wkv7_is_recurrent():
+    """Both forms against the recurrence in f64."""
+    for size in (16, 32, 64):
+        r, logw, k, v, a, b, s = wkv7_inputs(3, 64, 2, size)
+        single = [jnp.asarray(x, jnp.float32) for x in (r, logw, k, v, a, b, s)]
+        both = [form(*single) for form in (wkv7, wkv7_chunked)]
+        for t in range(r.shape[1]):
+            sa = np.einsum("bhij,bhj->bhi", s, a[:, t])
+            s = s * np.exp(logw[:, t])[:, :, None] + sa[..., None] * b[:, t, :, None] + v[:, t, ..., None] * k[:, t, :, None]
+            for y, _ in both:
+                np.testing.assert_allclose(y[:, t], np.einsum("bhij,bhj->bhi", s, r[:, t]), atol=4e-4)
+        for _, end in both:
+            np.testing.assert_allclose(end, s, atol=4e-4)
+
+
+def test_wkv7_gradients_agree():
+    """Of the form in C and of the chunks, which JAX derives, for all inputs."""
+    for size in (16, 32):
+        inputs = [jnp.asarray(x, jnp.float32) for x in wkv7_inputs(2, 48, 3, size)]
+        wanted = [np.random.default_rng(2).normal(size=x.shape) for x in (inputs[0], inputs[-1])]
+        value = lambda form: lambda *x: sum((y * g).sum() for y, g in zip(form(*x), wanted))
+        one, two = (jax.grad(value(form), range(7))(*inputs) for form in (wkv7, wkv7_chunked))
+        for x, y in zip(one, two):
+            np.testing.assert_allclose(x, y, atol=2e-5 * float(jnp.abs(y).max()))
 
 
 def test_sequence_is_recurrent():

@@ -12,12 +12,13 @@ import os
 import pickle
 import time
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.shard_map import shard_map
 from jax.sharding import NamedSharding, PartitionSpec
 from tqdm import tqdm
 
@@ -33,7 +34,16 @@ RECIPES = {
     "tunes-16k": dict(steps=3000, rows=16, drop=0.02, devices=1),
     "tunes-v4": dict(steps=5000, rows=16, drop=0.05, devices=1),
     "tunes-v7": dict(steps=1900, rows=8, drop=0.0, devices=2),
+    "tunes-m4": dict(steps=3000, rows=8, drop=0.03, devices=1, muon=0.02, cool=0.4),
 }
+
+
+BY_ROW, EVERYWHERE = PartitionSpec("rows"), PartitionSpec()
+
+
+@cache
+def devices():
+    return jax.make_mesh((jax.device_count(),), ("rows",))
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Options:
     decay: float
     drop: float
     warmup: int
+    muon: float
+    cool: float
 
 
 def loss_of(cfg, p, tokens, state, drop=0.0, key=None):
@@ -53,24 +65,52 @@ def loss_of(cfg, p, tokens, state, drop=0.0, key=None):
     return bits.mean(), (state, bits)
 
 
+def orthogonal(x):
+    """x with its singular values brought near 1, by five Newton-Schulz steps; of length sqrt(fewer rows or columns)."""
+    flat = x.shape[0] > x.shape[1]
+    x = x.T if flat else x
+    x = x / (jnp.linalg.norm(x) + 1e-7)
+    for _ in range(5):
+        y = x @ x.T
+        x = 3.4445 * x + (2.0315 * y @ y - 4.775 * y) @ x
+    return x.T if flat else x
+
+
+def gradient(cfg, drop, p, tokens, state, keep, key):
+    """The loss, the state and the gradient; each device reads its own rows."""
+    def own(p, tokens, state, keep, key):
+        key = jax.random.fold_in(key, jax.lax.axis_index("rows"))
+        state = reset(state, init_state(cfg, tokens.shape[0]), keep)
+        grad = jax.value_and_grad(lambda p: loss_of(cfg, p, tokens, state, drop, key), has_aux=True)
+        (loss, (state, _)), g = grad(p)
+        return *jax.lax.pmean((loss, g), "rows"), state
+
+    return shard_map(own, devices(), (EVERYWHERE, BY_ROW, BY_ROW, BY_ROW, EVERYWHERE),
+                     (EVERYWHERE, EVERYWHERE, BY_ROW), check_rep=False)(p, tokens, state, keep, key)
+
+
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3, 4))
 def train_step(cfg, opt, p, m, v, state, tokens, keep, step, key):
     """One AdamW step: linear warm-up, cosine decay to a twentieth, decay on matrices, clipped gradient."""
-    state = reset(state, init_state(cfg, tokens.shape[0]), keep)
-    grad = jax.value_and_grad(lambda p: loss_of(cfg, p, tokens, state, opt.drop, key), has_aux=True)
-    (loss, (state, _)), g = grad(p)
+    loss, g, state = gradient(cfg, opt.drop, p, tokens, state, keep, key)
     norm = jnp.sqrt(sum(jnp.sum(x * x) for x in g.values()))
     clip = jnp.minimum(1.0, 1.0 / (norm + 1e-6))
     done = jnp.minimum(step / opt.steps, 1.0)
-    rate = opt.rate * jnp.minimum(1.0, (step + 1) / opt.warmup) * (0.05 + 0.95 * 0.5 * (1 + jnp.cos(jnp.pi * done)))
+    fall = (1 - done) / opt.cool if opt.cool else 0.05 + 0.95 * 0.5 * (1 + jnp.cos(jnp.pi * done))
+    shape = jnp.minimum(1.0, (step + 1) / opt.warmup) * jnp.minimum(1.0, fall)
     for n in p:
-        x = g[n] * clip
-        m[n] = 0.9 * m[n] + 0.1 * x
-        v[n] = 0.99 * v[n] + 0.01 * x * x
-        update = m[n] / (1 - 0.9 ** (step + 1)) / (jnp.sqrt(v[n] / (1 - 0.99 ** (step + 1))) + 1e-8)
+        x, rate = g[n] * clip, opt.rate
+        if opt.muon and n.startswith("blocks.") and n.endswith(".weight") and p[n].ndim == 2:
+            rate = opt.muon
+            m[n] = 0.95 * m[n] + x
+            update = orthogonal(x + 0.95 * m[n]) * max(1, p[n].shape[0] / p[n].shape[1]) ** 0.5
+        else:
+            m[n] = 0.9 * m[n] + 0.1 * x
+            v[n] = 0.99 * v[n] + 0.01 * x * x
+            update = m[n] / (1 - 0.9 ** (step + 1)) / (jnp.sqrt(v[n] / (1 - 0.99 ** (step + 1))) + 1e-8)
         if p[n].ndim == 2 and not n.endswith(("r_k", "emb.weight")):
             update = update + opt.decay * p[n]
-        p[n] = p[n] - rate * update
+        p[n] = p[n] - shape * rate * update
     return p, m, v, state, loss
 
 
@@ -138,12 +178,14 @@ def main():
     a.add_argument("--drop", type=float)
     a.add_argument("--length", type=int, default=256)
     a.add_argument("--rate", type=float, default=3e-3)
+    a.add_argument("--muon", type=float, help="rate of Muon for the matrices of the blocks; 0: AdamW for all")
+    a.add_argument("--cool", type=float, help="part of the steps in which the rate falls in a line; 0: a cosine over all")
     a.add_argument("--decay", type=float, default=0.1)
     a.add_argument("--warmup", type=int, default=100)
     a.add_argument("--every", type=int, default=200, help="steps between validations")
     a.add_argument("--patience", type=int, default=8, help="validations without progress before stopping")
     args = a.parse_args()
-    for option, value in RECIPES[args.name].items():
+    for option, value in {"muon": 0.0, "cool": 0.0, **RECIPES[args.name]}.items():
         if getattr(args, option, None) is None and option != "devices":
             setattr(args, option, value)
     os.environ.setdefault(                                               # read at the first use of JAX, below
@@ -154,9 +196,9 @@ def main():
         name = f"{args.name}-{len(vocabulary)}"
         args.vocabulary = hashlib.sha256(vocabulary.text().encode()).hexdigest()
     cfg = replace(CONFIGS[args.name], vocab=len(vocabulary))
-    opt = Options(args.steps, args.rate, args.decay, args.drop, args.warmup)
-    by_row = NamedSharding(jax.make_mesh((jax.device_count(),), ("rows",)), PartitionSpec("rows"))
-    everywhere = NamedSharding(by_row.mesh, PartitionSpec())
+    opt = Options(args.steps, args.rate, args.decay, args.drop, args.warmup, args.muon, args.cool)
+    by_row = NamedSharding(devices(), BY_ROW)
+    everywhere = NamedSharding(devices(), EVERYWHERE)
     data.WORK.mkdir(exist_ok=True)
     checkpoint, out = data.WORK / f"{name}.ckpt", MODELS / name
     started = time.time()
