@@ -19,7 +19,7 @@ def sigmoid(x):
 
 
 class Model:
-    """An RWKV-4 or RWKV-7 model read from official tensor names; dimensions come from shapes."""
+    """An RWKV-4, RWKV-7 or RWKV-7a model read from official tensor names; dimensions come from shapes."""
 
     def __init__(self, path):
         with safe_open(path, "np") as f:
@@ -56,17 +56,29 @@ class Model:
                 x = x + y
             s[0] = a
             f = self.norm(x, name + "ln2")
-            x = x + self.ffn(name + "ffn.", f, s[1])
+            x = x + self.ffn(name + "ffn.", f, s[1], tokens)
             s[1] = f
         return self.norm(x, "ln_out") @ self.w["head.weight"].T
 
-    def ffn(self, n, x, prev):
+    def ffn(self, n, x, prev, tokens):
         w = self.w
-        square = lambda k: np.square(np.maximum(w[n + "key.weight"] @ k.T, 0)).T @ w[n + "value.weight"].T
+        key = lambda k: np.square(np.maximum(w[n + "key.weight"] @ k.T, 0)).T
         if self.version == 7:
-            return square(x + (prev - x) * w[n + "x_k"])
+            k = key(x + (prev - x) * w[n + "x_k"])
+            if n + "s_emb.weight" in w:
+                k = k * self.deep_embed(n, x, tokens)
+            return k @ w[n + "value.weight"].T
         mk, mr = w[n + "time_mix_k"], w[n + "time_mix_r"]
-        return sigmoid((x * mr + prev * (1 - mr)) @ w[n + "receptance.weight"].T) * square(x * mk + prev * (1 - mk))
+        k = key(x * mk + prev * (1 - mk)) @ w[n + "value.weight"].T
+        return sigmoid((x * mr + prev * (1 - mr)) @ w[n + "receptance.weight"].T) * k
+
+    def deep_embed(self, n, x, tokens):
+        """Version 7a: factors of the channels, through a matrix of each token's own."""
+        w, rank = self.w, self.w[n + "s1"].shape[1]
+        table = w[n + "s_emb.weight"][tokens]
+        table = table + self.norm(w["emb.weight"][tokens], "blocks.0.ln0") @ w[n + "s_emb_x.weight"].T
+        z = np.einsum("ti,tij->tj", x @ w[n + "s1"], table.reshape(-1, rank, rank))
+        return z @ w[n + "s2"] + w[n + "s0"]
 
     def att4(self, n, x, s):
         w = self.w

@@ -2,14 +2,16 @@
 
 `python train.py tunes-v4` trains, keeps the weights with the best loss on the validation tunes, and
 resumes from work/NAME.ckpt after an interruption. With --vocabulary LIST it trains a model of these tokens,
-whose name ends in their number: tunes-v4-512. The result depends on the seed and the number of
-threads alone: the schedule counts steps, and --minutes only caps the run.
+whose name ends in their number: tunes-v4-512. With --quantise int4 a trained model is trained on for a
+short while with its weights as an int4 image will hold them; the float weights stay as work/NAME.float.safetensors.
+The result depends on the seed and the number of threads alone: the schedule counts steps, and --minutes only caps the run.
 """
 import argparse
 import hashlib
 import json
 import os
 import pickle
+import shutil
 import time
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -20,9 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.shard_map import shard_map
 from jax.sharding import NamedSharding, PartitionSpec
+from safetensors.numpy import load_file
 from tqdm import tqdm
 
 import data
+import quantise
 from model import CHUNK, CONFIGS, forward, init_params, init_state, reset
 from vocabulary import LIST, Bytes, Vocabulary
 
@@ -37,6 +41,11 @@ RECIPES = {
     "tunes-m4": dict(steps=3000, rows=8, drop=0.03, devices=1, muon=0.02, cool=0.4),
 }
 
+
+# The phase after it that allows for integer weights, and what both have unless they say otherwise.
+QUANTISING = dict(steps=300, drop=0.0, rate=2e-4, muon=2e-3, cool=1.0, warmup=10, every=50)
+DEFAULTS = dict(rate=3e-3, muon=0.0, cool=0.0, warmup=100, every=200)
+REFRESH = 20        # steps between searches for the scales of matrices in four bits
 
 BY_ROW, EVERYWHERE = PartitionSpec("rows"), PartitionSpec()
 
@@ -55,6 +64,7 @@ class Options:
     warmup: int
     muon: float
     cool: float
+    quantise: str = ""          # weights that the image will have, for training that allows for them
 
 
 def loss_of(cfg, p, tokens, state, drop=0.0, key=None):
@@ -76,23 +86,27 @@ def orthogonal(x):
     return x.T if flat else x
 
 
-def gradient(cfg, drop, p, tokens, state, keep, key):
-    """The loss, the state and the gradient; each device reads its own rows."""
-    def own(p, tokens, state, keep, key):
+def gradient(cfg, opt, p, grids, tokens, state, keep, key):
+    """The loss, the gradient and the state; each device reads its own rows."""
+    def own(p, grids, tokens, state, keep, key):
         key = jax.random.fold_in(key, jax.lax.axis_index("rows"))
         state = reset(state, init_state(cfg, tokens.shape[0]), keep)
-        grad = jax.value_and_grad(lambda p: loss_of(cfg, p, tokens, state, drop, key), has_aux=True)
+        stored = lambda p: quantise.fake(p, grids) if opt.quantise else p
+        grad = jax.value_and_grad(lambda p: loss_of(cfg, stored(p), tokens, state, opt.drop, key), has_aux=True)
         (loss, (state, _)), g = grad(p)
         return *jax.lax.pmean((loss, g), "rows"), state
 
-    return shard_map(own, devices(), (EVERYWHERE, BY_ROW, BY_ROW, BY_ROW, EVERYWHERE),
-                     (EVERYWHERE, EVERYWHERE, BY_ROW), check_rep=False)(p, tokens, state, keep, key)
+    return shard_map(own, devices(), (EVERYWHERE, EVERYWHERE, BY_ROW, BY_ROW, BY_ROW, EVERYWHERE),
+                     (EVERYWHERE, EVERYWHERE, BY_ROW), check_rep=False)(p, grids, tokens, state, keep, key)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3, 4))
-def train_step(cfg, opt, p, m, v, state, tokens, keep, step, key):
-    """One AdamW step: linear warm-up, cosine decay to a twentieth, decay on matrices, clipped gradient."""
-    loss, g, state = gradient(cfg, opt.drop, p, tokens, state, keep, key)
+def train_step(cfg, opt, p, m, v, grids, state, tokens, keep, step, key):
+    """One step of AdamW, and of Muon for the blocks' matrices: linear warm-up, decay on matrices, clipped gradient.
+
+    `grids`: see quantise.py.
+    """
+    loss, g, state = gradient(cfg, opt, p, grids, tokens, state, keep, key)
     norm = jnp.sqrt(sum(jnp.sum(x * x) for x in g.values()))
     clip = jnp.minimum(1.0, 1.0 / (norm + 1e-6))
     done = jnp.minimum(step / opt.steps, 1.0)
@@ -100,7 +114,8 @@ def train_step(cfg, opt, p, m, v, state, tokens, keep, step, key):
     shape = jnp.minimum(1.0, (step + 1) / opt.warmup) * jnp.minimum(1.0, fall)
     for n in p:
         x, rate = g[n] * clip, opt.rate
-        if opt.muon and n.startswith("blocks.") and n.endswith(".weight") and p[n].ndim == 2:
+        matrix = p[n].ndim == 2 and not n.endswith(("r_k", "emb.weight"))
+        if opt.muon and matrix and n.startswith("blocks.") and n.endswith(".weight"):
             rate = opt.muon
             m[n] = 0.95 * m[n] + x
             update = orthogonal(x + 0.95 * m[n]) * max(1, p[n].shape[0] / p[n].shape[1]) ** 0.5
@@ -108,7 +123,7 @@ def train_step(cfg, opt, p, m, v, state, tokens, keep, step, key):
             m[n] = 0.9 * m[n] + 0.1 * x
             v[n] = 0.99 * v[n] + 0.01 * x * x
             update = m[n] / (1 - 0.9 ** (step + 1)) / (jnp.sqrt(v[n] / (1 - 0.99 ** (step + 1))) + 1e-8)
-        if p[n].ndim == 2 and not n.endswith(("r_k", "emb.weight")):
+        if matrix:
             update = update + opt.decay * p[n]
         p[n] = p[n] - shape * rate * update
     return p, m, v, state, loss
@@ -136,11 +151,17 @@ class Valid:
         return total / float(self.bytes)
 
 
+def load(path):
+    """The parameters of a file that `save` wrote."""
+    p = {n: jnp.asarray(x, jnp.float32) for n, x in load_file(path).items()}
+    return dict(sorted(p.items()))
+
+
 def save(p, cfg, path, vocabulary=Bytes()):
     """The weights in f16 under their official names, with metadata; equal weights give equal bytes."""
     path.parent.mkdir(exist_ok=True)
     header, blob = {"__metadata__": {
-        "format": "pt", "rwkv_version": str(cfg.version), "license": "MIT OR Apache-2.0", "tokenizer": vocabulary.name,
+        "format": "pt", "rwkv_version": f"{cfg.version}{'a' if cfg.deep else ''}", "license": "MIT OR Apache-2.0", "tokenizer": vocabulary.name,
         "dataset": "music21 corpus: oneills1850, ryansMammoth, airdsAirs (ABC)"}}, b""
     for name, x in sorted(p.items()):
         raw = np.asarray(x, "<f2").tobytes()
@@ -167,25 +188,36 @@ def picture(log, path):
     fig.savefig(path, metadata={"Date": None})
 
 
+def float_weights(name, weights):
+    """The weights that a model had before they were trained on for integers, which are kept."""
+    kept = data.WORK / f"{name}.float.safetensors"
+    if not kept.exists():
+        if not weights.exists():
+            raise SystemExit(f"{weights} is missing: train the model without --quantise first")
+        shutil.copyfile(weights, kept)
+    return load(kept)
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("name", choices=CONFIGS)
     a.add_argument("--vocabulary", type=Path, metavar="LIST", help="tokens of this list, not bytes; see vocabulary.py")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--minutes", type=float, default=60, help="stop after so much time (resume to go on)")
-    a.add_argument("--steps", type=int, help="default: that of the recipe, as for rows and drop")
+    a.add_argument("--quantise", choices=("int8", "int4"), help="train the trained model on for images of such weights")
+    a.add_argument("--steps", type=int, help="default: that of the recipe, as for all that follows without a default")
     a.add_argument("--rows", type=int)
     a.add_argument("--drop", type=float)
     a.add_argument("--length", type=int, default=256)
-    a.add_argument("--rate", type=float, default=3e-3)
+    a.add_argument("--rate", type=float)
     a.add_argument("--muon", type=float, help="rate of Muon for the matrices of the blocks; 0: AdamW for all")
     a.add_argument("--cool", type=float, help="part of the steps in which the rate falls in a line; 0: a cosine over all")
     a.add_argument("--decay", type=float, default=0.1)
-    a.add_argument("--warmup", type=int, default=100)
-    a.add_argument("--every", type=int, default=200, help="steps between validations")
+    a.add_argument("--warmup", type=int)
+    a.add_argument("--every", type=int, help="steps between validations")
     a.add_argument("--patience", type=int, default=8, help="validations without progress before stopping")
     args = a.parse_args()
-    for option, value in {"muon": 0.0, "cool": 0.0, **RECIPES[args.name]}.items():
+    for option, value in {**DEFAULTS, **RECIPES[args.name], **(QUANTISING if args.quantise else {})}.items():
         if getattr(args, option, None) is None and option != "devices":
             setattr(args, option, value)
     os.environ.setdefault(                                               # read at the first use of JAX, below
@@ -195,12 +227,14 @@ def main():
         vocabulary = Vocabulary.read(args.vocabulary)
         name = f"{args.name}-{len(vocabulary)}"
         args.vocabulary = hashlib.sha256(vocabulary.text().encode()).hexdigest()
-    cfg = replace(CONFIGS[args.name], vocab=len(vocabulary))
-    opt = Options(args.steps, args.rate, args.decay, args.drop, args.warmup, args.muon, args.cool)
+    cfg = replace(CONFIGS[args.name], vocab=len(vocabulary), input_bits=quantise.INPUT_BITS if args.quantise else 0)
+    opt = Options(args.steps, args.rate, args.decay, args.drop, args.warmup, args.muon, args.cool, args.quantise or "")
     by_row = NamedSharding(devices(), BY_ROW)
     everywhere = NamedSharding(devices(), EVERYWHERE)
     data.WORK.mkdir(exist_ok=True)
-    checkpoint, out = data.WORK / f"{name}.ckpt", MODELS / name
+    phase = f"{name}.{args.quantise}" if args.quantise else name
+    checkpoint, out = data.WORK / f"{phase}.ckpt", MODELS / name
+    weights = out / f"{name}.safetensors"
     started = time.time()
 
     tunes = data.tunes()
@@ -210,7 +244,8 @@ def main():
         out.mkdir(exist_ok=True)
         vocabulary.write(out / LIST)
     valid = Valid(cfg, tunes["valid"], vocabulary)
-    p = init_params(cfg, args.seed)
+    p = float_weights(name, weights) if args.quantise else init_params(cfg, args.seed)
+    stored = (lambda p: quantise.image(p, args.quantise)) if args.quantise else (lambda p: p)
     run = dict(p=p, m=jax.tree.map(jnp.zeros_like, p), v=jax.tree.map(jnp.zeros_like, p), step=0, spent=0.0,
                state=init_state(cfg, args.rows), best=9.0, best_step=0, log=[], args=vars(args))
     if checkpoint.exists():
@@ -222,14 +257,19 @@ def main():
     run["state"] = jax.device_put(run["state"], by_row)
     run.update(jax.device_put({n: run[n] for n in "pmv"}, everywhere))
     before = run["spent"]
-    print(f"{name}: {sum(x.size for x in run['p'].values())} parameters, from step {run['step']}", flush=True)
+    print(f"{phase}: {sum(x.size for x in run['p'].values())} parameters, from step {run['step']}", flush=True)
 
-    key, losses = jax.random.key(args.seed), []
+    if args.quantise and run["step"] == 0:
+        run["best"] = valid(stored(run["p"]))
+        print(f"{run['best']:.4f} bits per validation byte before, {valid(run['p']):.4f} with float weights", flush=True)
+    key, losses, grids = jax.random.key(args.seed), [], {}
     bar = tqdm(total=args.steps, initial=run["step"], mininterval=5, smoothing=0.05, ascii=True)
     while run["step"] < args.steps and time.time() - started < 60 * args.minutes:
         tokens, keep = batches.draw()
+        if args.quantise and (not grids or run["step"] % REFRESH == 0 or run["step"] % args.every == 0):
+            grids = jax.device_put(quantise.grids(run["p"], args.quantise), everywhere)
         run["p"], run["m"], run["v"], run["state"], loss = train_step(
-            cfg, opt, run["p"], run["m"], run["v"], run["state"],
+            cfg, opt, run["p"], run["m"], run["v"], grids, run["state"],
             jax.device_put(tokens, by_row), jax.device_put(keep, by_row), run["step"],
             jax.random.fold_in(key, run["step"]))
         losses.append(loss * (tokens[:, 1:].size / lengths[tokens[:, 1:]].sum()))
@@ -237,13 +277,13 @@ def main():
         bar.update()
         if run["step"] % args.every and run["step"] != args.steps:
             continue
-        score = valid(run["p"])
+        score = valid(stored(run["p"]))
         run["log"].append((run["step"], float(np.mean(losses)), score))
         run["spent"] = before + time.time() - started
         losses = []
         if score < run["best"]:
             run["best"], run["best_step"] = score, run["step"]
-            save(run["p"], cfg, out / f"{name}.safetensors", vocabulary)
+            save(run["p"], cfg, weights, vocabulary)
         bar.set_postfix_str(f"train {run['log'][-1][1]:.3f} valid {score:.3f} best {run['best']:.3f}")
         host = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, run)
         temporary = checkpoint.with_suffix(".tmp")
@@ -254,9 +294,10 @@ def main():
     bar.close()
     if not run["log"]:
         return
-    picture(run["log"], out / "loss.svg")
+    if not args.quantise:
+        picture(run["log"], out / "loss.svg")
     summary = {k: run[k] for k in ("step", "spent", "best", "best_step", "args")}
-    (data.WORK / f"{name}.json").write_text(json.dumps(summary, indent=1))
+    (data.WORK / f"{phase}.json").write_text(json.dumps(summary, indent=1))
     print(f"best {run['best']:.4f} bits per validation byte at step {run['best_step']}, {run['spent'] / 60:.1f} minutes")
 
 
