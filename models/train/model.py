@@ -35,6 +35,8 @@ CONFIGS = {
     "tunes-v4": Config(4, 96, 4, 288),
     "tunes-v7": Config(7, 128, 4, 192, head=32, ranks=(16, 16, 16, 32)),
     "tunes-m4": Config(7, 128, 4, 256, head=32, ranks=(16, 16, 16, 32)),
+    "prose-m4": Config(7, 128, 5, 352, head=32, ranks=(16, 16, 16, 32)),
+    "prose-nor": Config(7, 160, 4, 640, head=32, ranks=(16, 16, 16, 32), deep=16),
 }
 
 

@@ -1,6 +1,6 @@
-"""Trains one of the models of model.py on the tune corpus and writes its official-name .safetensors.
+"""Trains one of the models of model.py on its corpus and writes its official-name .safetensors.
 
-`python train.py tunes-v4` trains, keeps the weights with the best loss on the validation tunes, and
+`python train.py tunes-v4` trains, keeps the weights with the best loss on the validation texts, and
 resumes from work/NAME.ckpt after an interruption. With --vocabulary LIST it trains a model of these tokens,
 whose name ends in their number: tunes-v4-512. With --quantise int4 a trained model is trained on for a
 short while with its weights as an int4 image will hold them; the float weights stay as work/NAME.float.safetensors.
@@ -28,17 +28,18 @@ from tqdm import tqdm
 import data
 import quantise
 from model import CHUNK, CONFIGS, forward, init_params, init_state, reset
-from vocabulary import LIST, Bytes, Vocabulary
+from vocabulary import LIST, Bytes, Vocabulary, learn
 
 MODELS = Path(__file__).parent.parent
 
-
-# How each model was trained. `devices` splits the rows over threads: the small products of RWKV-7 need it.
+# How each model was trained. `devices` splits the rows over threads; a model with `tokens` learns its vocabulary first.
 RECIPES = {
     "tunes-16k": dict(steps=3000, rows=16, drop=0.02, devices=1),
     "tunes-v4": dict(steps=5000, rows=16, drop=0.05, devices=1),
     "tunes-v7": dict(steps=1900, rows=8, drop=0.0, devices=2),
     "tunes-m4": dict(steps=3000, rows=8, drop=0.03, devices=1, muon=0.02, cool=0.4),
+    "prose-m4": dict(steps=8000, rows=8, drop=0.0, devices=1, muon=0.02, cool=0.4, tokens=512),
+    "prose-nor": dict(steps=12000, rows=8, drop=0.0, devices=1, muon=0.02, cool=0.4, tokens=1024),
 }
 
 
@@ -130,10 +131,10 @@ def train_step(cfg, opt, p, m, v, grids, state, tokens, keep, step, key):
 
 
 class Valid:
-    """Bits per byte of the validation tunes' first bytes, each tune from an empty state, padded to rows of equal length."""
+    """Bits per byte of the validation texts' first bytes, each text from an empty state, padded to rows of equal length."""
 
-    def __init__(self, cfg, tunes, vocabulary=Bytes(), length=512):
-        rows = [data.to_tokens(t[:length + 1], vocabulary) for t in tunes]
+    def __init__(self, cfg, texts, vocabulary=Bytes(), length=512):
+        rows = [data.to_tokens(t[:length + 1], vocabulary) for t in texts]
         length = max(map(len, rows)) - 1
         length += -length % CHUNK
         self.tokens = np.full((len(rows), length + 1), 10, rows[0].dtype)
@@ -157,12 +158,12 @@ def load(path):
     return dict(sorted(p.items()))
 
 
-def save(p, cfg, path, vocabulary=Bytes()):
+def save(p, cfg, path, vocabulary=Bytes(), corpus=data.CORPORA["tunes"]):
     """The weights in f16 under their official names, with metadata; equal weights give equal bytes."""
     path.parent.mkdir(exist_ok=True)
     header, blob = {"__metadata__": {
         "format": "pt", "rwkv_version": f"{cfg.version}{'a' if cfg.deep else ''}", "license": "MIT OR Apache-2.0", "tokenizer": vocabulary.name,
-        "dataset": "music21 corpus: oneills1850, ryansMammoth, airdsAirs (ABC)"}}, b""
+        "dataset": corpus.source}}, b""
     for name, x in sorted(p.items()):
         raw = np.asarray(x, "<f2").tobytes()
         header[name] = {"dtype": "F16", "shape": x.shape, "data_offsets": [len(blob), len(blob) + len(raw)]}
@@ -180,12 +181,22 @@ def picture(log, path):
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
     step, train, valid = zip(*log)
-    ax.plot(step, train, label="training (transposed tunes)", lw=1)
+    ax.plot(step, train, label="training", lw=1)
     ax.plot(step, valid, label="validation", lw=1.5)
     ax.set(xlabel="step", ylabel="bits per byte", ylim=(min(valid + train) - 0.1, 3))
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     fig.savefig(path, metadata={"Date": None})
+
+
+def learned(corpus, texts, size):
+    """The vocabulary of so many tokens for these texts: work/PREFIXvocabulary-SIZE.txt, learned where that is missing."""
+    path = data.WORK / f"{corpus.prefix}vocabulary-{size}.txt"
+    if not path.exists():
+        print(f"learning {path}", flush=True)
+        data.WORK.mkdir(exist_ok=True)
+        learn([t.encode() for t in texts], size).write(path)
+    return Vocabulary.read(path)
 
 
 def float_weights(name, weights):
@@ -218,12 +229,18 @@ def main():
     a.add_argument("--patience", type=int, default=8, help="validations without progress before stopping")
     args = a.parse_args()
     for option, value in {**DEFAULTS, **RECIPES[args.name], **(QUANTISING if args.quantise else {})}.items():
-        if getattr(args, option, None) is None and option != "devices":
+        if option not in ("devices", "tokens") and getattr(args, option) is None:
             setattr(args, option, value)
     os.environ.setdefault(                                               # read at the first use of JAX, below
         "XLA_FLAGS", f"--xla_force_host_platform_device_count={RECIPES[args.name]['devices']}")
+    corpus = data.corpus_of(args.name)
+    texts = corpus.texts()
     vocabulary, name = Bytes(), args.name
-    if args.vocabulary:
+    if "tokens" in RECIPES[args.name]:
+        if args.vocabulary:
+            raise SystemExit(f"{args.name} has a vocabulary of its own: leave --vocabulary out")
+        vocabulary = learned(corpus, texts["train"], RECIPES[args.name]["tokens"])
+    elif args.vocabulary:
         vocabulary = Vocabulary.read(args.vocabulary)
         name = f"{args.name}-{len(vocabulary)}"
         args.vocabulary = hashlib.sha256(vocabulary.text().encode()).hexdigest()
@@ -237,13 +254,12 @@ def main():
     weights = out / f"{name}.safetensors"
     started = time.time()
 
-    tunes = data.tunes()
-    batches = data.Batches(tunes["train"], args.rows, args.length, args.seed, vocabulary=vocabulary)
+    batches = data.Batches(texts["train"], args.rows, args.length, args.seed, vocabulary=vocabulary, moves=corpus.moves)
     lengths = np.array(vocabulary.lengths)
-    if args.vocabulary:
+    if not isinstance(vocabulary, Bytes):
         out.mkdir(exist_ok=True)
         vocabulary.write(out / LIST)
-    valid = Valid(cfg, tunes["valid"], vocabulary)
+    valid = Valid(cfg, texts["valid"], vocabulary, corpus.valid_bytes)
     p = float_weights(name, weights) if args.quantise else init_params(cfg, args.seed)
     stored = (lambda p: quantise.image(p, args.quantise)) if args.quantise else (lambda p: p)
     run = dict(p=p, m=jax.tree.map(jnp.zeros_like, p), v=jax.tree.map(jnp.zeros_like, p), step=0, spent=0.0,
@@ -283,7 +299,7 @@ def main():
         losses = []
         if score < run["best"]:
             run["best"], run["best_step"] = score, run["step"]
-            save(run["p"], cfg, weights, vocabulary)
+            save(run["p"], cfg, weights, vocabulary, corpus)
         bar.set_postfix_str(f"train {run['log'][-1][1]:.3f} valid {score:.3f} best {run['best']:.3f}")
         host = jax.tree.map(lambda x: np.asarray(x) if isinstance(x, jax.Array) else x, run)
         temporary = checkpoint.with_suffix(".tmp")
