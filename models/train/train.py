@@ -37,7 +37,7 @@ RECIPES = {
     "tunes-16k": dict(steps=3000, rows=16, drop=0.02, devices=1),
     "tunes-v4": dict(steps=5000, rows=16, drop=0.05, devices=1),
     "tunes-v7": dict(steps=1900, rows=8, drop=0.0, devices=2),
-    "tunes-m4": dict(steps=3000, rows=8, drop=0.03, devices=1, muon=0.02, cool=0.4),
+    "tunes-m4": dict(steps=3400, rows=8, drop=0.03, devices=1, muon=0.02, cool=0.4),
     "prose-m4": dict(steps=8000, rows=8, drop=0.0, devices=1, muon=0.02, cool=0.4, tokens=512),
     "prose-nor": dict(steps=12000, rows=8, drop=0.0, devices=1, muon=0.02, cool=0.4, tokens=1024),
 }
@@ -313,6 +313,7 @@ def main():
     if not args.quantise:
         picture(run["log"], out / "loss.svg")
     summary = {k: run[k] for k in ("step", "spent", "best", "best_step", "args")}
+    summary["nice"] = os.nice(0)
     (data.WORK / f"{phase}.json").write_text(json.dumps(summary, indent=1))
     print(f"best {run['best']:.4f} bits per validation byte at step {run['best_step']}, {run['spent'] / 60:.1f} minutes")
 
