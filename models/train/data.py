@@ -157,8 +157,8 @@ CORPORA = {
 
 
 def corpus_of(model):
-    """The corpus that a model reads, by the first part of its name."""
-    return CORPORA[model.split("-")[0]]
+    """The corpus that a model reads, by the first part of its name; tunes if that says nothing."""
+    return CORPORA.get(model.split("-")[0], CORPORA["tunes"])
 
 
 def to_tokens(text, vocabulary):
@@ -217,16 +217,21 @@ def xz_bits_per_byte(train, heldout):
     return 8 * (size(train + heldout) - size(train)) / len(heldout)
 
 
+def write(corpus, texts):
+    """The splits as work/{train,valid,heldout}.txt, with the prefix of the corpus."""
+    WORK.mkdir(exist_ok=True)
+    for name, part in texts.items():
+        (WORK / f"{corpus.prefix}{name}.txt").write_text("".join(part))
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("corpus", nargs="?", default="tunes", choices=CORPORA)
     corpus = CORPORA[a.parse_args().corpus]
-    WORK.mkdir(exist_ok=True)
     parts = corpus.texts()
+    write(corpus, parts)
     for name, part in parts.items():
-        text = "".join(part)
-        (WORK / f"{corpus.prefix}{name}.txt").write_text(text)
-        print(f"{name}: {len(part)} texts, {len(text)} bytes")
+        print(f"{name}: {len(part)} texts, {sum(map(len, part))} bytes")
     train, heldout = ("".join(parts[n]).encode() for n in ("train", "heldout"))
     print(f"xz -9e: {xz_bits_per_byte(train, heldout):.3f} bits per held-out byte")
 

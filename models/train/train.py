@@ -44,7 +44,7 @@ RECIPES = {
 
 
 # The phase after it that allows for integer weights, and what both have unless they say otherwise.
-QUANTISING = dict(steps=300, drop=0.0, rate=2e-4, muon=2e-3, cool=1.0, warmup=10, every=50)
+QUANTISING = dict(steps=160, drop=0.0, rate=2e-4, muon=2e-3, cool=1.0, warmup=10, every=40)
 DEFAULTS = dict(rate=3e-3, muon=0.0, cool=0.0, warmup=100, every=200)
 REFRESH = 20        # steps between searches for the scales of matrices in four bits
 
