@@ -191,6 +191,16 @@ def test_training_sees_what_the_image_holds():
         assert all(float(jnp.abs(g).max()) > 0 for g in jax.grad(loss)(p).values())
 
 
+def test_a_run_goes_on_with_its_settings():
+    old = dict(steps=1000, cool=0.4, rate=1e-3, minutes=60, quantise=None)
+    assert train.goes_on(old, {**old, "minutes": 5}, 900)
+    assert train.goes_on(old, {**old, "steps": 500}, 300) and not train.goes_on(old, {**old, "steps": 500}, 301)
+    assert train.goes_on(old, {**old, "steps": 2000}, 600) and not train.goes_on(old, {**old, "steps": 2000}, 601)
+    assert not train.goes_on(old, {**old, "rate": 2e-3}, 10) and not train.goes_on(old, {**old, "quantise": "int4"}, 10)
+    cosine = {**old, "cool": 0.0}
+    assert not train.goes_on(cosine, {**cosine, "steps": 2000}, 10)
+
+
 def test_interrupted_training_repeats_itself():
     """A run that breaks off and is resumed ends in the same file as one that does not; so does one for int4 after it."""
     parts = {s: p[:12] for s, p in data.tunes().items()}

@@ -38,7 +38,7 @@ RECIPES = {
     "tunes-v4": dict(steps=5000, rows=16, drop=0.05, devices=1),
     "tunes-v7": dict(steps=1900, rows=8, drop=0.0, devices=2),
     "tunes-m4": dict(steps=3400, rows=8, drop=0.03, devices=1, muon=0.02, cool=0.4),
-    "prose-m4": dict(steps=8000, rows=8, drop=0.0, devices=1, muon=0.02, cool=0.4, tokens=512),
+    "prose-m4": dict(steps=2600, rows=8, drop=0.0, devices=1, muon=0.02, cool=0.4, tokens=512),
     "prose-nor": dict(steps=12000, rows=8, drop=0.0, devices=1, muon=0.02, cool=0.4, tokens=1024),
 }
 
@@ -189,6 +189,18 @@ def picture(log, path):
     fig.savefig(path, metadata={"Date": None})
 
 
+def goes_on(old, new, step):
+    """Whether a run with the old arguments can go on after so many steps with the new ones, as if it had had them from the start.
+
+    The number of steps makes no difference before the rate falls, where it falls in a line.
+    """
+    free = {"minutes"}
+    if new["cool"] and step <= (1 - new["cool"]) * min(old["steps"], new["steps"]):
+        free.add("steps")
+    settings = lambda a: {k: v for k, v in a.items() if k not in free and v is not None}
+    return settings(old) == settings(new)
+
+
 def learned(corpus, texts, size):
     """The vocabulary of so many tokens for these texts: work/PREFIXvocabulary-SIZE.txt, learned where that is missing."""
     path = data.WORK / f"{corpus.prefix}vocabulary-{size}.txt"
@@ -267,9 +279,9 @@ def main():
     if checkpoint.exists():
         run = pickle.loads(checkpoint.read_bytes())
         batches.__dict__.update(run.pop("reader"))
-        settings = lambda a: {k: v for k, v in a.items() if k != "minutes" and v is not None}
-        if (same := settings(run["args"])) != settings(vars(args)):
-            raise SystemExit(f"{checkpoint} belongs to other settings {same}: remove it or use them")
+        if not goes_on(run["args"], vars(args), run["step"]):
+            raise SystemExit(f"{checkpoint} belongs to other settings {run['args']}: remove it or use them")
+        run["args"] = vars(args)
     run["state"] = jax.device_put(run["state"], by_row)
     run.update(jax.device_put({n: run[n] for n in "pmv"}, everywhere))
     before = run["spent"]
