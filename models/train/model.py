@@ -2,7 +2,8 @@
 
 Parameters are one flat dict {official name: array}. `forward(p, tokens, state)` returns the logits of every
 position and the state after the last one; all shapes have a leading batch axis. Everything but the recurrence
-is row-wise over time. RWKV-4 runs its recurrence as a scan; RWKV-7 runs in chunks of 16 tokens.
+is row-wise over time. RWKV-4 runs its recurrence as a scan; RWKV-7 runs it in C (recurrence.py), or in chunks of 16
+tokens where there is no compiler.
 """
 import math
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from recurrence import compiler, wkv7
 
 CHUNK = 16          # 1/prod(w) stays below 1.6e4 because every decay w exceeds 0.5453
 
@@ -23,12 +26,17 @@ class Config:
     head: int = 0               # RWKV-7: head size
     ranks: tuple = ()           # RWKV-7: low-rank sizes of decay (w), a, v, g
     vocab: int = 256
+    deep: int = 0               # RWKV-7a: rank of the DeepEmbed; 0: none
+    input_bits: int = 0         # inputs of products are rounded to so many bits, as with integer weights; 0: they are not
 
 
 CONFIGS = {
     "tunes-16k": Config(4, 64, 4, 160),
     "tunes-v4": Config(4, 96, 4, 288),
     "tunes-v7": Config(7, 128, 4, 192, head=32, ranks=(16, 16, 16, 32)),
+    "tunes-m4": Config(7, 128, 4, 256, head=32, ranks=(16, 16, 16, 32)),
+    "prose-m4": Config(7, 128, 5, 352, head=32, ranks=(16, 16, 16, 32)),
+    "prose-nor": Config(7, 160, 4, 640, head=32, ranks=(16, 16, 16, 32), deep=16),
 }
 
 
@@ -86,6 +94,12 @@ def init_params(cfg, seed):
             p[att + "r_k"] = np.full((heads, n), -0.04)
             p[att + "ln_x.weight"], p[att + "ln_x.bias"] = np.full(c, ((1 + l) / layers) ** 0.7), np.zeros(c)
             p[ffn + "x_k"] = 1 - ramp ** (down ** 4)
+            if cfg.deep:
+                p[ffn + "s_emb.weight"] = uniform((cfg.vocab, cfg.deep ** 2), 1e-2)
+                p[ffn + "s_emb_x.weight"] = uniform((cfg.deep ** 2, c), 1 / math.sqrt(c))
+                p[ffn + "s0"] = np.ones(f)
+                p[ffn + "s1"] = uniform((c, cfg.deep), 1 / math.sqrt(c))
+                p[ffn + "s2"] = uniform((cfg.deep, f), 0.1 / math.sqrt(cfg.deep))
             names = [att + x for x in ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "w0", "a0", "v0", "k_k", "k_a")]
             names.append(ffn + "x_k")
         for name in names:
@@ -114,6 +128,40 @@ def layer_norm(x, p, name):
     return x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-5) * p[name + ".weight"] + p[name + ".bias"]
 
 
+@jax.custom_vjp
+def product(x, w):
+    """x [B, T, I] times w [O, I] transposed.
+
+    The barriers keep XLA from computing the elementwise work before a product anew in the order of a transposed
+    operand, which is several times slower on a CPU than all the rest of a step.
+    """
+    return jax.lax.optimization_barrier(x) @ w.T
+
+
+def _product_forward(x, w):
+    x = jax.lax.optimization_barrier(x)
+    return x @ w.T, (x, w)
+
+
+def _product_backward(saved, g):
+    x, w = saved
+    g = jax.lax.optimization_barrier(g)
+    rows = lambda z: z.reshape(-1, z.shape[-1])
+    return g @ w, rows(g).T @ rows(x)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def linear(cfg, x, w):
+    """`product` of inputs that are rounded to integers as the runtime does, if the configuration says so."""
+    if cfg.input_bits:
+        top = 2 ** (cfg.input_bits - 1) - 1
+        scale = jax.lax.stop_gradient(jnp.maximum(jnp.abs(x).max(-1, keepdims=True), 2.0 ** -100)) / top
+        x = x + jax.lax.stop_gradient(jnp.round(x / scale) * scale - x)
+    return product(x, w)
+
+
 def shift(x, prev):
     """x one step later in time, with the carried row in front."""
     return jnp.concatenate([prev[:, None], x[:, :-1]], 1)
@@ -134,7 +182,7 @@ def wkv4(k, v, w, u, state):
     return y.swapaxes(0, 1), state
 
 
-def wkv7(r, logw, k, v, a, b, s):
+def wkv7_chunked(r, logw, k, v, a, b, s):
     """The RWKV-7 recurrence S <- S diag(w) + (S a) b' + v k', y = S r, in chunks; inputs [B, T, H, N].
 
     With A, R = a, r times the decay since the chunk's start and B, K = b, k divided by it, U = P S' + Q where
@@ -167,68 +215,88 @@ def wkv7(r, logw, k, v, a, b, s):
     return y.transpose(1, 0, 3, 2, 4).reshape(batch, time, heads, n), s
 
 
-def time_mix4(p, n, x, prev, state):
+def time_mix4(cfg, p, n, x, prev, state):
     before = shift(x, prev)
     mix = lambda c: x * p[n + "time_mix_" + c] + before * (1 - p[n + "time_mix_" + c])
-    r = jax.nn.sigmoid(mix("r") @ p[n + "receptance.weight"].T)
-    k, v = mix("k") @ p[n + "key.weight"].T, mix("v") @ p[n + "value.weight"].T
+    r = jax.nn.sigmoid(linear(cfg, mix("r"), p[n + "receptance.weight"]))
+    k, v = linear(cfg, mix("k"), p[n + "key.weight"]), linear(cfg, mix("v"), p[n + "value.weight"])
     y, state = wkv4(k, v, -jnp.exp(p[n + "time_decay"]), p[n + "time_first"], state)
-    return (r * y) @ p[n + "output.weight"].T, state
+    return linear(cfg, r * y, p[n + "output.weight"]), state
 
 
 def time_mix7(cfg, p, n, x, prev, s, first):
     d = shift(x, prev) - x
     xr, xw, xk, xv, xa, xg = (x + d * p[n + "x_" + c] for c in "rwkvag")
     heads = lambda z: z.reshape(z.shape[:2] + (-1, cfg.head))
-    r, k, v = xr @ p[n + "receptance.weight"].T, xk @ p[n + "key.weight"].T, xv @ p[n + "value.weight"].T
-    logw = -0.606531 * jax.nn.sigmoid(p[n + "w0"] + jnp.tanh(xw @ p[n + "w1"]) @ p[n + "w2"])
-    a = jax.nn.sigmoid(p[n + "a0"] + (xa @ p[n + "a1"]) @ p[n + "a2"])
-    g = jax.nn.sigmoid(xg @ p[n + "g1"]) @ p[n + "g2"]
+    lora = lambda c, z, f=lambda z: z: linear(cfg, f(linear(cfg, z, p[n + c + "1"].T)), p[n + c + "2"].T)
+    r, k, v = linear(cfg, xr, p[n + "receptance.weight"]), linear(cfg, xk, p[n + "key.weight"]), linear(cfg, xv, p[n + "value.weight"])
+    logw = -0.606531 * jax.nn.sigmoid(p[n + "w0"] + lora("w", xw, jnp.tanh))
+    a = jax.nn.sigmoid(p[n + "a0"] + lora("a", xa))
+    g = lora("g", xg, jax.nn.sigmoid)
     kk = heads(k * p[n + "k_k"])
     kk = kk * jax.lax.rsqrt(jnp.maximum((kk * kk).sum(-1, keepdims=True), 1e-24))
     k = k * (1 + (a - 1) * p[n + "k_a"])
     if first is None:
         first = v
     else:
-        v = v + (first - v) * jax.nn.sigmoid(p[n + "v0"] + (xv @ p[n + "v1"]) @ p[n + "v2"])
+        v = v + (first - v) * jax.nn.sigmoid(p[n + "v0"] + lora("v", xv))
     r, logw, k, v, a = map(heads, (r, logw, k, v, a))
-    y, s = wkv7(r, logw, k, v, -kk, kk * a, s)
+    y, s = (wkv7 if compiler() else wkv7_chunked)(r, logw, k, v, -kk, kk * a, s)
     y = y - y.mean(-1, keepdims=True)
     y = (y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + 64e-5)).reshape(x.shape)
     y = y * p[n + "ln_x.weight"] + p[n + "ln_x.bias"]
     y = y + ((r * k * p[n + "r_k"]).sum(-1, keepdims=True) * v).reshape(x.shape)
-    return (y * g) @ p[n + "output.weight"].T, s, first
+    return linear(cfg, y * g, p[n + "output.weight"]), s, first
 
 
-def channel_mix(cfg, p, n, x, prev):
+def deep_table(p, n, table):
+    """The matrices of all tokens that a layer's DeepEmbed reads [V, R * R]; `table` is the embedding after ln0."""
+    return p[n + "s_emb.weight"] + product(table, p[n + "s_emb_x.weight"])
+
+
+def channel_mix(cfg, p, n, x, prev, tokens=None, deep=None):
+    """`deep`: the DeepEmbed of version 7a, see `deep_table`."""
     before = shift(x, prev)
-    square = lambda k: jnp.square(jax.nn.relu(k @ p[n + "key.weight"].T)) @ p[n + "value.weight"].T
+    key = lambda k: jnp.square(jax.nn.relu(linear(cfg, k, p[n + "key.weight"])))
+    value = lambda k: linear(cfg, k, p[n + "value.weight"])
     if cfg.version == 7:
-        return square(x + (before - x) * p[n + "x_k"])
+        k = key(x + (before - x) * p[n + "x_k"])
+        if cfg.deep:
+            own = deep[tokens].reshape(*tokens.shape, cfg.deep, cfg.deep)
+            z = (linear(cfg, x, p[n + "s1"].T)[..., None] * own).sum(-2)
+            k = k * (linear(cfg, z, p[n + "s2"].T) + p[n + "s0"])
+        return value(k)
     mix = lambda c: x * p[n + "time_mix_" + c] + before * (1 - p[n + "time_mix_" + c])
-    return jax.nn.sigmoid(mix("r") @ p[n + "receptance.weight"].T) * square(mix("k"))
+    return jax.nn.sigmoid(linear(cfg, mix("r"), p[n + "receptance.weight"])) * value(key(mix("k")))
 
 
 def forward(cfg, p, tokens, state, drop=0.0, key=None):
-    """Logits [B, T, V] and the new state; `drop` > 0 drops parts of every block's output (training)."""
+    """Logits [B, T, V] and the new state; `drop` > 0 drops parts of every block's output (training).
+
+    Tables that quantise.py has rounded, which an image holds with ln0 applied, stand under names of their own:
+    emb.table and blocks.*.ffn.table.
+    """
     def dropped(x, i):
         if drop == 0.0:
             return x
         mask = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - drop, x.shape)
         return jnp.where(mask, x / (1 - drop), 0)
 
-    x = dropped(layer_norm(p["emb.weight"][tokens], p, "blocks.0.ln0"), 0)
-    out, first = [], None
+    table = p["emb.table"] if "emb.table" in p else layer_norm(p["emb.weight"], p, "blocks.0.ln0")
+    x = dropped(table[tokens], 0)
+    out, first, deep = [], None, None
     for l in range(cfg.layers):
         name = f"blocks.{l}."
         a = layer_norm(x, p, name + "ln1")
         if cfg.version == 4:
-            y, rest = time_mix4(p, name + "att.", a, state[l][0], state[l][2:])
+            y, rest = time_mix4(cfg, p, name + "att.", a, state[l][0], state[l][2:])
         else:
             y, s, first = time_mix7(cfg, p, name + "att.", a, state[l][0], state[l][2], first)
             rest = (s,)
         x = x + dropped(y, 2 * l + 1)
         f = layer_norm(x, p, name + "ln2")
-        x = x + dropped(channel_mix(cfg, p, name + "ffn.", f, state[l][1]), 2 * l + 2)
+        if cfg.deep:
+            deep = p[name + "ffn.table"] if name + "ffn.table" in p else deep_table(p, name + "ffn.", table)
+        x = x + dropped(channel_mix(cfg, p, name + "ffn.", f, state[l][1], tokens, deep), 2 * l + 2)
         out.append((a[:, -1], f[:, -1]) + tuple(rest))
-    return layer_norm(x, p, "ln_out") @ p["head.weight"].T, out
+    return linear(cfg, layer_norm(x, p, "ln_out"), p["head.weight"]), out

@@ -1,21 +1,19 @@
 """Checks of vocabulary.py, with the standard library alone. `python test_vocabulary.py`.
 
-One check needs the tool: target/release/rwkv, target/debug/rwkv, or what RWKV names.
+One check needs the tool: see tool.py.
 """
 import json
-import os
 import random
 import struct
-import subprocess
 import tempfile
 from pathlib import Path
 
+import tool
 import vocabulary
 from vocabulary import FIRST, LONGEST, SINGLES, Bytes, Vocabulary, learn, of_learned, split
 
-ROOT = Path(__file__).parent.parent.parent
-GOLDEN = ROOT / "tests" / "golden" / "tokens"
-TEXT = ROOT / "models" / "text" / "tunes-valid.abc"
+GOLDEN = tool.ROOT / "tests" / "golden" / "tokens"
+TEXT = tool.ROOT / "models" / "text" / "tunes-valid.abc"
 
 
 def tunes(most=60):
@@ -124,12 +122,9 @@ def checkpoint(size, width=32):
 
 
 def test_the_tool_gives_the_same_tokens():
-    places = [ROOT / "target" / kind / "rwkv" for kind in ("release", "debug")]
-    places = [Path(os.environ["RWKV"])] if "RWKV" in os.environ else [p for p in places if p.exists()]
-    if not places:
-        print("skipped: the tool is not built; `cargo build --release --package rwkv-host`, or name it in RWKV")
+    if not tool.find():
+        print("skipped:", tool.MISSING)
         return
-    tool = lambda *args: subprocess.run([places[0], *args], check=True, stdout=subprocess.PIPE, text=True).stdout
     texts = tunes()
     v = learn(texts, 512)
     text = b"".join(texts) + (GOLDEN / "text.bin").read_bytes()
@@ -138,8 +133,8 @@ def test_the_tool_gives_the_same_tokens():
         v.write(path("list.txt"))
         path("tiny.safetensors").write_bytes(checkpoint(len(v)))
         path("text").write_bytes(text)
-        tool("convert", path("tiny.safetensors"), "-o", path("tiny.rwkv"), "--weights", "f32", "--tokenizer", path("list.txt"))
-        shown = json.loads(tool("tokens", path("tiny.rwkv"), "--prompt-file", path("text"), "--json"))
+        tool.rwkv("convert", path("tiny.safetensors"), "-o", path("tiny.rwkv"), "--weights", "f32", "--tokenizer", path("list.txt"))
+        shown = json.loads(tool.rwkv("tokens", path("tiny.rwkv"), "--prompt-file", path("text"), "--json"))
         assert [t["id"] for t in shown] == v.encode(text)
 
 
