@@ -12,8 +12,7 @@ use clap::Parser;
 
 use crate::{job, root, setup};
 
-/// The models that ship and are measured everywhere; `tunes-16k`, for boards with 16 KB of RAM, is
-/// not among them.
+/// Two of the models that ship, one of each architecture, which are measured everywhere.
 pub(crate) const MODELS: [&str; 2] = ["tunes-v4", "tunes-v7"];
 /// The board that the demo runs it on.
 pub(crate) const BOARD: &str = "mps2-an386";
@@ -21,14 +20,14 @@ pub(crate) const BOARD: &str = "mps2-an386";
 /// Let an emulated board write a tune, and prove every bit of it
 #[derive(Debug, Parser)]
 pub(crate) struct Demo {
-    /// A folder of models/
-    #[arg(long, default_value = MODELS[0])]
-    model: String,
-    /// An emulated board, such as microbit for the model tunes-16k in int4
+    /// A folder of models/; the best one for the board unless told
+    #[arg(long)]
+    model: Option<String>,
+    /// An emulated board, such as microbit
     #[arg(long, default_value = BOARD)]
     board: String,
     /// How the weights are stored: f32, f16, int8 or int4
-    #[arg(long, default_value = "int8")]
+    #[arg(long, default_value = "int4")]
     weights: String,
     /// Tokens to write
     #[arg(short = 'n', default_value_t = 400)]
@@ -36,6 +35,17 @@ pub(crate) struct Demo {
     /// Another seed, another tune
     #[arg(long, default_value_t = 7)]
     seed: u64,
+}
+
+/// The best model that a board has room for.
+fn best(board: &str) -> &'static str {
+    match board {
+        // 16 KB of RAM.
+        "microbit" | "sifive_e" => "tunes-16k",
+        // 64 KB, most of which the agent has.
+        "lm3s6965evb" => "tunes-v4",
+        _ => "tunes-m4",
+    }
 }
 
 impl Demo {
@@ -49,9 +59,10 @@ impl Demo {
             );
             "sim".to_owned()
         };
-        let image = image(&self.model, &self.weights, &["--weights", &self.weights])?;
-        let prompt = root().join("models").join(&self.model).join("prompt.txt");
-        eprintln!("{} on {device}:\n", self.model);
+        let model = self.model.as_deref().unwrap_or_else(|| best(&self.board));
+        let image = image(model, &self.weights, &["--weights", &self.weights])?;
+        let prompt = root().join("models").join(model).join("prompt.txt");
+        eprintln!("{model} on {device}:\n");
         let mut validate = rwkv()?;
         validate.arg("validate").arg(image).args(["--device", &device, "--stream"]);
         validate.arg("--prompt-file").arg(prompt);

@@ -62,9 +62,9 @@ enum Model {
 const MODELS: [Model; 5] = [
     Model::Shipped("tunes-16k"),
     Model::Shipped("tunes-v4"),
-    Model::Shipped("tunes-v7"),
+    Model::Shipped("tunes-m4"),
     Model::Random(Synthetic { version: "4", tiny: true }, &["tunes-16k", "tunes-v4"]),
-    Model::Random(Synthetic { version: "7", tiny: true }, &["tunes-v7"]),
+    Model::Random(Synthetic { version: "7", tiny: true }, &["tunes-m4"]),
 ];
 
 const WEIGHTS: [&str; 2] = ["int8", "int4"];

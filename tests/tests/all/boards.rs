@@ -192,6 +192,30 @@ fn boards_with_16_kb_write_a_tune() {
     }
 }
 
+/// The model for boards of 1 MB of flash and 128 KB of RAM, on such a board.
+#[test]
+fn a_board_with_128_kb_writes_a_tune() {
+    let board = QemuBoard::NetduinoPlus2;
+    if !can_run(board) {
+        return;
+    }
+    let checkpoint = shipped("tunes-m4");
+    let prompt = fs::read(checkpoint.with_file_name("prompt.txt")).expect("its prompt");
+    let prompt: Vec<u32> = prompt.into_iter().map(u32::from).collect();
+    for weights in [Weights::Int8, Weights::Int4] {
+        let file = image_with(&checkpoint, &Conversion::new(weights));
+        let image = file.open().expect("it opens");
+        let device = DeviceSpec::Qemu(board);
+        let mut device = Device::open(device, &image, &Options::default()).expect("it starts");
+        let mut host = Host::parallel(&image, WARM).expect("the host starts");
+        let verdict = validate(&mut device, &mut host, WARM, &prompt, TOKENS, |_| {})
+            .expect("there is a verdict");
+        println!("{verdict}");
+        assert!(verdict.is_equal(), "{verdict}");
+        has_room(DeviceSpec::Qemu(board), device.memory().expect("the board tells its memory"));
+    }
+}
+
 /// The stack of the agent keeps away from the arena.
 fn has_room(spec: DeviceSpec, memory: Memory) {
     let left = spec.left_by_arena().expect("a board has an arena");
