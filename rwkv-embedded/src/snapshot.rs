@@ -170,7 +170,7 @@ impl<F: NorFlash> Snapshots<F> {
     }
 
     /// Keeps a state: `saved` is [`Saved::of`] it, with its position and what is pending.
-    /// On an error the snapshot before is still there.
+    /// On an error the snapshot before is still there, unless the new one is whole.
     ///
     /// # Errors
     /// See [`SnapshotError`].

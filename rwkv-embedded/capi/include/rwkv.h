@@ -1117,7 +1117,7 @@ rwkv_error rwkv_snapshots_init(struct rwkv_snapshots *snapshots,
 
 /**
  * Keeps a state of an image, with its place. Wherever power is lost meanwhile, and after an error,
- * the snapshot before is still there.
+ * the snapshot before is still there, unless the new one is whole.
  */
 rwkv_error rwkv_snapshots_save(struct rwkv_snapshots *snapshots,
                                struct rwkv_state *state,

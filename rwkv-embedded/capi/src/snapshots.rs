@@ -165,7 +165,7 @@ pub unsafe extern "C" fn rwkv_snapshots_init(
 }
 
 /// Keeps a state of an image, with its place. Wherever power is lost meanwhile, and after an error,
-/// the snapshot before is still there.
+/// the snapshot before is still there, unless the new one is whole.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_snapshots_save(
     snapshots: *mut rwkv_snapshots,

@@ -27,7 +27,7 @@ fn score(checkpoint: &Path, options: &Options<'_>, text: &[u32]) -> f64 {
 fn integers_cost_little() {
     let tunes = ["tunes-valid.abc", "tunes-heldout.abc"].map(tokens);
     let prose = ["constitution.txt", "declaration.txt"].map(tokens);
-    let shipped = ["tunes-v4", "tunes-v7", "tunes-m4"].map(|name| (name, Some(shipped(name)), &tunes));
+    let shipped = ["tunes-v4", "tunes-m4"].map(|name| (name, Some(shipped(name)), &tunes));
     let others = ["tiny-rwkv-4v0-660K", "tiny-rwkv-7v0-834K"];
     let others = others.map(|name| (name, shared(&format!("{name}.pth")), &prose));
     println!("| model | int8 | int4 | int4, calibrated |\n|---|---|---|---|");
