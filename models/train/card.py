@@ -83,7 +83,7 @@ Temperature 0.8, neither picked nor edited:
 {sample2}
 ```
 
-## Limits
+{many}## Limits
 
 {limits}
 """
@@ -205,6 +205,26 @@ def training_of(name):
     return out
 
 
+MANY = """## Many samples
+
+Tunes that the int4 image writes behind `X:1` alone, at temperature 0.8 with seeds from 1 on, freely and with `rwkv generate --grammar abc`:
+`python samples.py {name}`. A bar at the start of a section may be short, and the last one is then whole together with it. The longest part is counted in
+bytes of the notation, in the key as written.
+
+{table}
+
+"""
+
+
+def many_of(folder):
+    """What a card says of many samples, if samples.py has kept some."""
+    kept = folder / "samples.json"
+    if not kept.exists():
+        return ""
+    import samples                          # it imports music21, which takes a while
+    return MANY.format(name=folder.name, table=samples.table(json.loads(kept.read_text())))
+
+
 def optimiser_of(args):
     fall = f"which falls in a line over the last {args['cool']:.0%} of the steps" if args.get("cool") else "on a cosine schedule"
     adam = f"AdamW (weight decay {args['decay']} on matrices) at a rate of {args['rate']}"
@@ -258,7 +278,7 @@ def describe(name, read):
         phase=f"\npython train.py {tokens['command']} --seed {args['seed']} --quantise int4" if phase else "",
         seed=args["seed"], done=run["step"], rows=args["rows"], length=args["length"], optimiser=optimiser_of(args), nice=run.get("nice", 5),
         quantising=quantising, minutes=run["spent"] / 60, best=run["best_step"], epochs=epochs, drop=args["drop"],
-        sample1=samples[0], sample2=samples[1])
+        sample1=samples[0], sample2=samples[1], many=many_of(folder))
     (folder / "README.md").write_text(card)
     minutes = (run["spent"] + (phase["spent"] if phase else 0)) / 60
     row = (f"| [{name}]({name}/README.md) | RWKV-{version}, {cfg.layers} layers, width {cfg.width} | {parameters:,} "

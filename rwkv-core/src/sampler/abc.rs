@@ -18,11 +18,11 @@ const SLURS: u8 = 3;
 /// ```
 /// use rwkv_core::sampler::Abc;
 ///
-/// let tune = Abc::new().after(b"X:1\nT:Hare\nM:3/4\nL:1/8\nK:G\nG2 A2 B").unwrap();
+/// let tune = Abc::new().after(b"X:1\nT:Hare\nM:3/4\nL:1/8\nK:G\nG6 | G2 A2 B").unwrap();
 /// assert!(tune.after(b"2 |").is_some());
 /// // The bar would be too short, or too long.
 /// assert!(tune.after(b"|").is_none());
-/// assert!(tune.after(b"3").is_none());
+/// assert!(tune.after(b"3 |").is_none());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
