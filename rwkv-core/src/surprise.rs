@@ -94,6 +94,11 @@ mod tests {
     }
 
     #[test]
+    fn it_is_small() {
+        assert_eq!(size_of::<Surprise>(), 20);
+    }
+
+    #[test]
     fn a_token_that_is_not_there_has_none() {
         assert_eq!(Surprise::of(1).bits(), None);
         assert_eq!(bits(4, &[0.0; 3], 3), None);

@@ -403,9 +403,7 @@ impl Abc {
             }
             (b':', _) if whole => Some(next.at(Place::Half(false))),
             // The bar that the section began with is the rest of this one.
-            (b'|' | b':', _)
-                if !empty && self.pickup > 0 && self.done + self.pickup == self.full =>
-            {
+            (b'|' | b':', _) if !empty && self.pickup > 0 && self.pickup == self.rest() => {
                 Some(next.at(Place::Half(byte == b'|')))
             }
             _ => None,

@@ -88,7 +88,7 @@ impl Blocking for Waiting {
     }
 }
 
-/// One of them, for work that goes over it once and waits.
+/// One of them behind a stream that waits.
 #[derive(Debug)]
 pub(crate) struct Blocked<M>(pub(crate) M);
 
@@ -97,14 +97,6 @@ impl<M: Blocking> Medium for Blocked<M> {
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), StreamError> {
         self.0.get(offset, bytes)
-    }
-}
-
-impl Medium for Waiting {
-    const UNIT: usize = UNIT;
-
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), StreamError> {
-        self.get(offset, bytes)
     }
 }
 

@@ -18,7 +18,7 @@ use rwkv_embedded::stream::{Ahead, Buffered, Placed, ReadAhead, row_words};
 use crate::{
     error::{Fault, rwkv_error},
     image::{Opened, Weights, buffer_words},
-    medium::{Beginning, UNIT, Waiting},
+    medium::{Beginning, Blocked, UNIT, Waiting},
     open::Placement,
     output::Sink,
 };
@@ -30,7 +30,7 @@ pub(crate) const AHEAD_WORDS: usize = 16 * size_of::<usize>();
 // It is aligned, which may take one of the words.
 const _: () = assert!(size_of::<Reads>() + 4 <= 4 * AHEAD_WORDS);
 
-type OnMedium = Buffered<'static, Waiting, true>;
+type OnMedium = Buffered<'static, Blocked<Waiting>, true>;
 type Reads = ReadAhead<'static, Beginning>;
 /// A stream of which parts lie in flash and in RAM.
 type InMemories<S> = Placed<'static, Placed<'static, S>>;
@@ -226,7 +226,7 @@ pub(crate) fn in_place(image: &Opened, memory: Memory) -> Result<Loaded, Fault> 
 pub(crate) fn on_medium(image: &Opened, memory: Memory) -> Result<Loaded, Fault> {
     let Weights::Medium(held) = image.weights else { return Err(rwkv_error::Internal.into()) };
     let buffer = buffer(image, memory.buffer)?;
-    let stream = Buffered::new(held.medium, held.first, image.header.bytes(), buffer)?;
+    let stream = Buffered::new(Blocked(held.medium), held.first, image.header.bytes(), buffer)?;
     let model = load(image, stream, memory.scratch, memory.undo)?;
     Ok(loaded::<OnMedium>(image, Running::OnMedium(model)))
 }
@@ -234,7 +234,7 @@ pub(crate) fn on_medium(image: &Opened, memory: Memory) -> Result<Loaded, Fault>
 pub(crate) fn placed(image: &Opened, memory: Memory) -> Result<Loaded, Fault> {
     let Weights::Medium(held) = image.weights else { return Err(rwkv_error::Internal.into()) };
     let buffer = buffer(image, memory.buffer)?;
-    let stream = Buffered::new(held.medium, held.first, image.header.bytes(), buffer)?;
+    let stream = Buffered::new(Blocked(held.medium), held.first, image.header.bytes(), buffer)?;
     let stream = in_memories(held.placed, stream);
     let model = load(image, stream, memory.scratch, memory.undo)?;
     Ok(loaded::<PlacedOnMedium>(image, Running::Placed(model)))

@@ -82,6 +82,10 @@ pub(super) fn command(args: &GenerateArgs) -> anyhow::Result<()> {
     let settings = args.sampling.settings(&image, &tokenizer)?;
     let banned = Banned::new(&settings.banned)?;
     let mut sampler = Sampler::new(settings.config)?;
+    ensure!(
+        args.grammar.is_none() || (args.start.state.is_none() && image.header().start_offset == 0),
+        "--grammar follows a text from its beginning: leave --state out, and take an image that was not baked"
+    );
     let mut grammar = args.grammar.map(|grammar| grammar.after(&tokens, &tokenizer)).transpose()?;
     let stops: Vec<&[u8]> = args.stop.iter().map(|text| text.as_bytes()).collect();
     let mut stop = StopStream::new(&stops).context("--stop")?;

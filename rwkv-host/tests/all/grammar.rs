@@ -27,4 +27,14 @@ fn the_tool_writes_tunes_in_the_grammar() {
     assert!(!refused.status.success());
     let error = String::from_utf8_lossy(&refused.stderr);
     assert!(error.contains("not in the grammar"), "{error}");
+
+    // Of a text that goes on, nobody knows the beginning.
+    let baked = dir.path().join("baked.rwkv");
+    let mut bake = Command::new(env!("CARGO_BIN_EXE_rwkv"));
+    bake.arg("bake").arg(&path).args(["--prompt", "X:1\n"]).arg("-o").arg(&baked);
+    assert!(bake.output().unwrap().status.success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rwkv"));
+    let refused = command.arg("generate").arg(&baked).args(["--grammar", "abc"]).output().unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && error.contains("not baked"), "{error}");
 }

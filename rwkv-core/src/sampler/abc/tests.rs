@@ -1,4 +1,4 @@
-use std::{string::String, vec, vec::Vec};
+use std::{string::String, vec::Vec};
 
 use super::*;
 use crate::sampler::Xoshiro128StarStar;
@@ -208,8 +208,23 @@ fn tokens_are_taken_by_their_bytes() {
     assert_eq!(tunes.tune(), Some(Abc::new()));
 }
 
+/// A bar of 65,024 quarters, of which the first bar has all but four.
+#[test]
+fn the_longest_bars_are_counted() {
+    let mut tune = Abc::new().after(b"X:1\nM:127/1\nL:1/128\nK:G\n").unwrap();
+    for _ in 0..1806 {
+        tune = tune.after(b"c9").unwrap();
+    }
+    let first = tune.after(b"z | ").unwrap();
+    assert!(first.after(b"z ||").is_some());
+    let mut second = first;
+    for _ in 0..1000 {
+        second = second.after(b"c9").unwrap();
+    }
+    assert!(second.after(b"z |").is_none());
+}
+
 #[test]
 fn the_state_is_a_few_bytes() {
     assert!(size_of::<Abc>() <= 32, "{}", size_of::<Abc>());
-    let _ = vec![Abc::default()];
 }
