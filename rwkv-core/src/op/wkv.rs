@@ -55,21 +55,39 @@ pub struct Head5<'a> {
 /// `params` is `[bonus, weight, bias]` per channel, the last two of the group norm. The state lies
 /// as in [`wkv7`], and sums run alike. The output is of the state before this token, whose own
 /// part, the bonus, is a sum over the keys that all values share.
-pub fn wkv5(kernel: impl Kernel, params: &[f32], epsilon: f32, head: Head5<'_>, state: &mut [f32]) {
-    let Head5 { r, w, k, v, y } = head;
-    let params = params.as_chunks::<3>().0;
-
-    for (((y, r), k), [u, ..]) in y.iter_mut().zip(&*r).zip(k).zip(params) {
-        *y = r * k * u;
-    }
-    let bonus = floats::sum(y);
-
+pub fn wkv5(
+    kernel: impl Kernel,
+    params: &[f32],
+    epsilon: f32,
+    mut head: Head5<'_>,
+    state: &mut [f32],
+) {
+    let bonus = head.open(params);
+    let Head5 { r, w, k, v, y } = &mut head;
     kernel.wkv5(Keys5 { w, k, r }, v, state, y);
+    head.close(params, epsilon, bonus);
+}
 
-    y.iter_mut().zip(v).for_each(|(y, v)| *y += bonus * v);
-    let (mean, inverse) = moments(y, epsilon);
-    for ((r, y), [_, weight, bias]) in r.iter_mut().zip(&*y).zip(params) {
-        *r = (y - mean) * inverse * weight + bias;
+impl Head5<'_> {
+    /// What comes before the state is read: the bonus, which the values share.
+    #[inline]
+    pub fn open(&mut self, params: &[f32]) -> f32 {
+        let inputs = self.r.iter().zip(self.k).zip(params.as_chunks::<3>().0);
+        for (y, ((r, k), [u, ..])) in self.y.iter_mut().zip(inputs) {
+            *y = r * k * u;
+        }
+        floats::sum(self.y)
+    }
+
+    /// What comes after, with the outputs of the state in `y`: bonus and group norm.
+    #[inline]
+    pub fn close(self, params: &[f32], epsilon: f32, bonus: f32) {
+        let Self { r, v, y, .. } = self;
+        y.iter_mut().zip(v).for_each(|(y, v)| *y += bonus * v);
+        let (mean, inverse) = moments(y, epsilon);
+        for ((r, y), [_, weight, bias]) in r.iter_mut().zip(&*y).zip(params.as_chunks::<3>().0) {
+            *r = (y - mean) * inverse * weight + bias;
+        }
     }
 }
 
@@ -100,30 +118,50 @@ pub struct Head7<'a> {
 /// `params` is `[k_k, k_a, r_k, weight, bias]` per channel, the last two of the group norm.
 /// `state` is key-major, `S[key][value]`: sums over the key index run in natural order and the
 /// lanes of a vector unit hold independent value indices.
-pub fn wkv7(kernel: impl Kernel, params: &[f32], epsilon: f32, head: Head7<'_>, state: &mut [f32]) {
-    let Head7 { r, w, k, v, a, g, kk, y } = head;
-    let params = params.as_chunks::<5>().0;
-
-    for ((kk, k), [k_k, ..]) in kk.iter_mut().zip(&*k).zip(params) {
-        *kk = k * k_k;
-    }
-    let norm = math::sqrt(floats::squares(kk, 0.0));
-    let inverse = 1.0 / if norm > 1e-12 { norm } else { 1e-12 };
-    let keys = kk.iter_mut().zip(&mut *k).zip(&mut *a).zip(params);
-    for ((((kk, k), a), [_, k_a, r_k, ..]), (y, r)) in keys.zip(y.iter_mut().zip(&*r)) {
-        let (removal, rate) = (*kk * inverse, *a);
-        let key = *k * (1.0 + (rate - 1.0) * k_a);
-        *y = r * key * r_k;
-        (*kk, *k, *a) = (removal, key, rate * removal);
-    }
-    let bonus = floats::sum(y);
-
+pub fn wkv7(
+    kernel: impl Kernel,
+    params: &[f32],
+    epsilon: f32,
+    mut head: Head7<'_>,
+    state: &mut [f32],
+) {
+    let bonus = head.open(params);
+    let Head7 { r, w, k, v, a, kk, y, .. } = &mut head;
     kernel.wkv7(Keys7 { w, k, kk, b: a, r }, v, state, y);
+    head.close(params, epsilon, bonus);
+}
 
-    let (mean, inverse) = moments(y, epsilon);
-    let outputs = r.iter_mut().zip(&*y).zip(v).zip(g).zip(params);
-    for ((((r, y), v), g), [_, _, _, weight, bias]) in outputs {
-        *r = ((y - mean) * inverse * weight + bias + bonus * v) * g;
+impl Head7<'_> {
+    /// What comes before the state is read: the keys as the recurrence takes them, and the bonus,
+    /// which the values share.
+    #[inline]
+    pub fn open(&mut self, params: &[f32]) -> f32 {
+        let Self { r, k, a, kk, y, .. } = self;
+        let params = params.as_chunks::<5>().0;
+        for ((kk, k), [k_k, ..]) in kk.iter_mut().zip(&**k).zip(params) {
+            *kk = k * k_k;
+        }
+        let norm = math::sqrt(floats::squares(kk, 0.0));
+        let inverse = 1.0 / if norm > 1e-12 { norm } else { 1e-12 };
+        let keys = kk.iter_mut().zip(&mut **k).zip(&mut **a).zip(params);
+        for ((((kk, k), a), [_, k_a, r_k, ..]), (y, r)) in keys.zip(y.iter_mut().zip(&**r)) {
+            let (removal, rate) = (*kk * inverse, *a);
+            let key = *k * (1.0 + (rate - 1.0) * k_a);
+            *y = r * key * r_k;
+            (*kk, *k, *a) = (removal, key, rate * removal);
+        }
+        floats::sum(y)
+    }
+
+    /// What comes after, with the outputs of the state in `y`: group norm, bonus and gate.
+    #[inline]
+    pub fn close(self, params: &[f32], epsilon: f32, bonus: f32) {
+        let Self { r, v, g, y, .. } = self;
+        let (mean, inverse) = moments(y, epsilon);
+        let outputs = r.iter_mut().zip(&*y).zip(v).zip(g).zip(params.as_chunks::<5>().0);
+        for ((((r, y), v), g), [_, _, _, weight, bias]) in outputs {
+            *r = ((y - mean) * inverse * weight + bias + bonus * v) * g;
+        }
     }
 }
 
