@@ -3,7 +3,6 @@
 mod backend;
 mod cpu;
 pub mod cuda;
-mod turn;
 
 pub use backend::{Backend, Runner};
 
@@ -13,6 +12,8 @@ use rwkv_core::{
     kernel::{Kernel, native},
     model, poll,
 };
+
+use cpu::{Arithmetic, Exact};
 
 /// Tokens that run at once: bounds the scratch of a long prompt.
 const PIECE: usize = 256;
@@ -51,7 +52,7 @@ pub(crate) fn watched(
 ) -> Result<(), Error> {
     // One of them each, so that the head's inputs are shown for every token.
     let mut logits = vec![(); tokens.len()];
-    run(native(), image, state, tokens, (&mut logits, None), watch)
+    run(Exact(native()), image, state, tokens, (&mut logits, None), watch)
 }
 
 /// Runs a prompt: the state moves on by all tokens, with the bits of as many steps.
@@ -67,7 +68,7 @@ pub fn prefill<L: Logits + Send>(
     tokens: &[u32],
     logits: &mut [L],
 ) -> Result<(), Error> {
-    run(native(), image, state, tokens, (logits, None), &mut ())
+    run(Exact(native()), image, state, tokens, (logits, None), &mut ())
 }
 
 /// As [`prefill`], and returns the digest of every token as a device reports it.
@@ -101,7 +102,7 @@ pub fn digests_with<L: Logits + Send>(
     }
     let layers = image.header().dims.layers;
     let mut states = vec![Digest::default(); tokens.len() * layers as usize];
-    run(kernel, image, state, tokens, (&mut *logits, Some(&mut states)), &mut ())?;
+    run(Exact(kernel), image, state, tokens, (&mut *logits, Some(&mut states)), &mut ())?;
     let tokens = states.chunks_exact(layers as usize).zip(logits);
     Ok(tokens
         .map(|(states, logits)| {
@@ -114,7 +115,7 @@ pub fn digests_with<L: Logits + Send>(
 }
 
 fn run<L: Logits + Send>(
-    kernel: impl Kernel,
+    arithmetic: impl Arithmetic,
     image: &Image<'_>,
     mut state: StateView<'_>,
     tokens: &[u32],
@@ -137,7 +138,7 @@ fn run<L: Logits + Send>(
             now
         });
         let state = state.reborrow();
-        let mut sequence = cpu::Sequence::new(kernel, image, state, piece, now, digests, watch);
+        let mut sequence = cpu::Sequence::new(arithmetic, image, state, piece, now, digests, watch);
         // Memory never waits, so one poll completes it.
         poll::once(model::token(header.version, &mut sequence)).unwrap_or(Err(Error::Internal))?;
     }
