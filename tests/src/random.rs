@@ -205,6 +205,24 @@ pub fn released(version: &str) -> NamedTempFile {
     file(&safetensors(&fill(&resized(list, size))))
 }
 
+/// A checkpoint of a version whose channels forget everything at once and hardly anything, in turns.
+///
+/// # Panics
+/// If there is none.
+pub fn hostile(version: &str) -> NamedTempFile {
+    let mut tensors = tensors(version);
+    let is_decay = |name: &str| name.ends_with(".att.time_decay") || name.ends_with(".att.w0");
+    for tensor in tensors.iter_mut().filter(|tensor| is_decay(&tensor.name)) {
+        // Where a decay is e^-e^x the first of them is zero, and the second rounds to almost one.
+        tensor
+            .values
+            .iter_mut()
+            .zip([8.0, -15.0].iter().cycle())
+            .for_each(|(x, decay)| *x = *decay);
+    }
+    file(&safetensors(&tensors))
+}
+
 /// A checkpoint of version 4 or 7 with eight times the width, such as a device streams.
 ///
 /// # Panics

@@ -3,6 +3,7 @@
 mod backend;
 mod cpu;
 pub mod cuda;
+pub mod fast;
 
 pub use backend::{Backend, Runner};
 

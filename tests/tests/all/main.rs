@@ -11,6 +11,7 @@ mod cuda_check;
 mod damage;
 mod devices;
 mod export;
+mod fast;
 mod faults;
 mod firmware;
 mod fit;

@@ -23,10 +23,20 @@ impl<'a> Lanes<'a> {
         self.words.len() / self.stride
     }
 
+    /// Words from a token to the next.
+    pub(super) const fn stride(&self) -> usize {
+        self.stride
+    }
+
     /// Only the last `count` tokens.
     pub(super) fn last(self, count: usize) -> Result<Self, Error> {
         let first = self.len().saturating_sub(count) * self.stride;
         Ok(Self { words: self.words.get_mut(first..).ok_or(Error::Internal)?, ..self })
+    }
+
+    /// All of it.
+    pub(super) const fn words(&self) -> &[f32] {
+        self.words
     }
 
     /// A vector of every token.

@@ -3,12 +3,15 @@
 //!
 //! With the arithmetic [`Exact`] it gives the bits of the step executor for every format, every
 //! split of a prompt and any number of threads: the same functions compute the same values, in
-//! another order. Products run tile by tile, each over all tokens while it lies in the cache;
+//! another order. With [`Fast`] it does not.
+//!
+//! Products run tile by tile, each over all tokens while it lies in the cache;
 //! element-wise operations token by token; recurrences head by head, each over the tokens as they
 //! come.
 
 mod arithmetic;
 mod exact;
+mod fast;
 mod lanes;
 mod recurrence;
 
@@ -26,7 +29,7 @@ use rwkv_core::{
 use self::{arithmetic::Matrix, lanes::Lanes, recurrence::Parts};
 use super::Watch;
 
-pub(super) use self::{arithmetic::Arithmetic, exact::Exact};
+pub(super) use self::{arithmetic::Arithmetic, exact::Exact, fast::Fast};
 
 /// Tokens whose shift is a task.
 const RUN: usize = 16;
