@@ -7,8 +7,12 @@
 //! what storing that part costs.
 //!
 //! Sums run in the order of the text, so the number of threads changes nothing.
+//!
+//! Images of floats may be read on the fast path. The start of the text is then read on the exact one as well,
+//! and the report says how far they are apart.
 
 mod distribution;
+mod reader;
 mod report;
 mod shard;
 mod splice;
@@ -19,13 +23,14 @@ use rayon::prelude::*;
 use rwkv_core::{Error, Header, Image, ImageError, exec::record::Request, image::Id};
 use thiserror::Error;
 
-pub use report::{Comparison, Part, Peak, Report, Score};
+use reader::Reader;
+
+pub use report::{Comparison, Deviation, Part, Peak, Report, Score};
 pub use shard::{ComparisonSums, MergeError, NotAShard, Shard, Sums, Which, merge};
 
 use crate::{
     convert::{self, ConvertError},
-    memory::Memory,
-    prefill::prefill,
+    prefill::fast::{BOUND, FastError},
     tokenizer::{Tokenizer, TokenizerError},
 };
 
@@ -52,11 +57,13 @@ pub struct Options<'a> {
     pub part_tokens: usize,
     /// Only a shard of the text.
     pub shard: Option<Which>,
+    /// On the fast path: see [`crate::prefill::fast`].
+    pub fast: bool,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { tokenizer: None, by: By::Layer, part_tokens: 4096, shard: None }
+        Self { tokenizer: None, by: By::Layer, part_tokens: 4096, shard: None, fast: false }
     }
 }
 
@@ -84,6 +91,15 @@ pub enum EvalError {
          compare one without a start state: rwkv bake IMAGE --none -o OUT.rwkv"
     )]
     OtherStart,
+    /// The image or its reference is not for the fast path.
+    #[error(transparent)]
+    Fast(#[from] FastError),
+    /// The fast path is too far from the exact one.
+    #[error(
+        "on the fast path a logit is {0:.1e} of the largest away from the exact one, which is more than \
+         {BOUND:.0e}: leave --fast away"
+    )]
+    Apart(f32),
     /// It is not known how many bytes the tokens are.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -135,13 +151,15 @@ fn whole(
     let Some(reference) = reference else {
         let total = tokens.len() - 1;
         let vocab = image.header().dims.vocab as usize;
-        let mut reader = Reader::new(image);
+        let mut reader = Reader::new(image, options.fast)?;
         let mut bits = Vec::with_capacity(total);
         for (inputs, targets) in pieces(image, tokens) {
             bits.extend(surprises(reader.read(inputs)?, targets, vocab));
             progress(bits.len(), total);
         }
-        return Ok(Report::new(&text(image, tokens, options)?, &bits));
+        let mut report = Report::new(&text(image, tokens, options)?, &bits);
+        report.fast = reader.deviation()?;
+        return Ok(report);
     };
     compare(image, reference, tokens, options, progress)
 }
@@ -173,7 +191,8 @@ fn compare(
     let parts = if is_first { parts(image, options.by)? } else { Vec::new() };
     let total = count + parts.len() * part_count;
 
-    let (mut ours, mut theirs) = (Reader::new(image), Reader::new(reference));
+    let mut readers = [Reader::new(image, options.fast)?, Reader::new(reference, options.fast)?];
+    let [ours, theirs] = &mut readers;
     let (mut bits, mut beside) = (Vec::new(), Vec::new());
     let mut kept: Vec<f32> = Vec::with_capacity(part_count * vocab);
     for (inputs, targets) in pieces(image, tokens) {
@@ -191,7 +210,8 @@ fn compare(
     let mut costs = Vec::new();
     for name in parts {
         let pair = [image, reference];
-        let kl_bits_per_token = cost(pair, options.by, &name, start, &kept, &mut |read| {
+        let how = (options.by, options.fast);
+        let kl_bits_per_token = cost(pair, how, &name, start, &kept, &mut |read| {
             done += read;
             progress(done, total);
         })?;
@@ -200,6 +220,8 @@ fn compare(
     let text = text(image, tokens, options)?;
     let mut report = Report::new(&text, &bits);
     report.reference = Some(Comparison::new(&text, &beside, costs, part_count));
+    let [ours, theirs] = readers.map(Reader::deviation);
+    report.fast = Deviation::of_both(ours?, theirs?);
     Ok(report)
 }
 
@@ -214,13 +236,13 @@ pub(crate) fn tensor_costs(
 ) -> Result<Vec<f64>, EvalError> {
     let most = LOGITS / image.header().dims.vocab as usize;
     let tokens = &tokens[..tokens.len().min(most.max(1) + 1)];
-    let mut reader = Reader::new(reference);
+    let mut reader = Reader::new(reference, false)?;
     let mut kept = Vec::new();
     for (inputs, _) in pieces(image, tokens) {
         kept.extend_from_slice(reader.read(inputs)?);
     }
     let each = names.iter().enumerate().map(|(index, name)| {
-        let cost = cost([image, reference], By::Tensor, name, tokens, &kept, &mut |_| ())?;
+        let cost = cost([image, reference], (By::Tensor, false), name, tokens, &kept, &mut |_| ())?;
         progress(index + 1);
         Ok(cost)
     });
@@ -230,7 +252,7 @@ pub(crate) fn tensor_costs(
 /// The mean divergence from a reference, whose logits are given, with one part as in the image.
 fn cost(
     [image, reference]: [&Image<'_>; 2],
-    by: By,
+    (by, fast): (By, bool),
     name: &str,
     tokens: &[u32],
     logits: &[f32],
@@ -240,7 +262,7 @@ fn cost(
     let wanted = |request: &Request| part(image, by, request).as_deref() == Some(name);
     let file = splice::splice(reference, image, wanted)?;
     let spliced = file.open()?;
-    let mut reader = Reader::new(&spliced);
+    let mut reader = Reader::new(&spliced, fast)?;
     let mut kl = 0.0;
     let logits = logits.chunks(piece(image) * vocab);
     for ((inputs, _), theirs) in pieces(image, tokens).zip(logits) {
@@ -248,28 +270,6 @@ fn cost(
         progress(inputs.len());
     }
     Ok(kl / (tokens.len() - 1) as f64)
-}
-
-/// Reads a text with one image.
-struct Reader<'a> {
-    image: &'a Image<'a>,
-    memory: Memory,
-    logits: Vec<f32>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(image: &'a Image<'a>) -> Self {
-        Self { image, memory: Memory::new(image), logits: Vec::new() }
-    }
-
-    /// The logits after each of the tokens.
-    fn read(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
-        let vocab = self.image.header().dims.vocab as usize;
-        self.logits.resize(tokens.len() * vocab, 0.0);
-        let mut sinks: Vec<&mut [f32]> = self.logits.chunks_exact_mut(vocab).collect();
-        prefill(self.image, self.memory.state(self.image)?, tokens, &mut sinks)?;
-        Ok(&self.logits)
-    }
 }
 
 /// Tokens that are read at once.

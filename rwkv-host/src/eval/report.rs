@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Divergence, Shard};
+use crate::prefill::fast::BOUND;
 
 /// Characters of the longest bar.
 const BAR: f64 = 32.0;
@@ -26,6 +27,26 @@ pub struct Report {
     pub score: Score,
     /// The image beside its reference.
     pub reference: Option<Comparison>,
+    /// How far the fast path was from the exact one, if it was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast: Option<Deviation>,
+}
+
+/// How far the fast path is from the exact one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Deviation {
+    /// Tokens from the start of the text that were read on both.
+    pub tokens: usize,
+    /// The largest difference of two logits, as a part of the largest exact logit of the token.
+    pub largest: f32,
+}
+
+impl Deviation {
+    /// Of two readers of one text.
+    pub(super) fn of_both(ours: Option<Self>, theirs: Option<Self>) -> Option<Self> {
+        let (ours, theirs) = (ours?, theirs?);
+        Some(Self { tokens: ours.tokens, largest: ours.largest.max(theirs.largest) })
+    }
 }
 
 /// How well a text was predicted.
@@ -95,7 +116,7 @@ impl Report {
     pub(super) fn new(text: &[Vec<u8>], bits: &[f64]) -> Self {
         let bytes = text[1..].concat().len();
         let score = Score::new(bits.iter().sum(), bits.len(), bytes);
-        Self { shard: None, tokens: bits.len(), bytes, score, reference: None }
+        Self { shard: None, tokens: bits.len(), bytes, score, reference: None, fast: None }
     }
 }
 
@@ -148,6 +169,13 @@ impl fmt::Display for Report {
         match &self.shard {
             Some(shard) => writeln!(f, ", shard {shard}")?,
             None => writeln!(f)?,
+        }
+        if let Some(Deviation { tokens, largest }) = self.fast {
+            write!(
+                f,
+                "fast path      logits within {largest:.1e} of the largest, over {tokens} tokens"
+            )?;
+            writeln!(f, " (bound {BOUND:.0e})")?;
         }
         write!(f, "image          {}", self.score)?;
         let Some(reference) = &self.reference else { return Ok(()) };

@@ -6,7 +6,7 @@ use rwkv_core::{Image, image::CRC};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Comparison, Part, Peak, Report, Score};
+use super::{Comparison, Deviation, Part, Peak, Report, Score};
 
 /// Which shard: `2/8` is the second of eight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Sums {
     pub bits: f64,
     /// [`Report::reference`].
     pub reference: Option<ComparisonSums>,
+    /// [`Report::fast`].
+    pub fast: Option<Deviation>,
 }
 
 /// The same of a [`Comparison`], whose fields these are.
@@ -122,7 +124,10 @@ pub enum MergeError {
     #[error("report {0} is not of a shard: make it with --shard")]
     Whole(usize),
     /// A report is of another run.
-    #[error("report {0} is of another image, reference, text or number of shards than the first")]
+    #[error(
+        "report {0} is of another image, reference, text or number of shards than the first, or one \
+         of the two was made with --fast"
+    )]
     Other(usize),
     /// A shard that cannot be.
     #[error("report {report} is of shard {index} of {count}, which there cannot be")]
@@ -164,9 +169,11 @@ pub fn merge(reports: &[Sums]) -> Result<Report, MergeError> {
     for (at, report) in (1..).zip(reports) {
         shards.push((report.shard.as_ref().ok_or(MergeError::Whole(at))?, report));
     }
-    let run = |shard: &Shard| (shard.count, shard.image, shard.reference, shard.text);
+    let run = |(shard, report): &(&Shard, &Sums)| {
+        (shard.count, shard.image, shard.reference, shard.text, report.fast.is_some())
+    };
     let count = shards.first().map_or(0, |(shard, _)| shard.count);
-    if let Some(at) = shards.iter().position(|(shard, _)| run(shard) != run(shards[0].0)) {
+    if let Some(at) = shards.iter().position(|shard| run(shard) != run(&shards[0])) {
         return Err(MergeError::Other(at + 1));
     }
     for (report, (shard, _)) in (1..).zip(&shards) {
@@ -195,7 +202,11 @@ pub fn merge(reports: &[Sums]) -> Result<Report, MergeError> {
         shards.iter().map(|(_, report)| report.reference.as_ref()).collect();
     let reference = beside.filter(|all| !all.is_empty()).map(|all| compare(&all, tokens, bytes));
     let score = Score::new(bits, tokens, bytes);
-    Ok(Report { shard: None, tokens, bytes, score, reference })
+    let fast = shards.iter().filter_map(|(_, report)| report.fast).reduce(|all, shard| Deviation {
+        tokens: all.tokens.saturating_add(shard.tokens),
+        largest: all.largest.max(shard.largest),
+    });
+    Ok(Report { shard: None, tokens, bytes, score, reference, fast })
 }
 
 fn compare(all: &[&ComparisonSums], tokens: usize, bytes: usize) -> Comparison {
@@ -226,7 +237,7 @@ mod tests {
     fn shards_that_cannot_be_are_refused() {
         let sums = |index, count, tokens| {
             let shard = Shard { index, count, first_token: 0, image: 1, reference: None, text: 2 };
-            Sums { shard: Some(shard), tokens, bytes: 1, bits: 1.0, reference: None }
+            Sums { shard: Some(shard), tokens, bytes: 1, bits: 1.0, reference: None, fast: None }
         };
         let merged = |all: &[(usize, usize, usize)]| {
             merge(&all.iter().map(|(i, n, t)| sums(*i, *n, *t)).collect::<Vec<_>>())
@@ -235,6 +246,12 @@ mod tests {
         let cannot = |report, index, count| Err(MergeError::Index { report, index, count });
         assert_eq!(merged(&[(1, 2, 1), (2, 2, 1), (0, 2, 1)]), cannot(3, 0, 2));
         assert_eq!(merged(&[(3, 2, 1), (2, 2, 1)]), cannot(1, 3, 2));
+        let mut mixed = [sums(1, 2, 5), sums(2, 2, 6)];
+        mixed[1].fast = Some(Deviation { tokens: 6, largest: 1e-6 });
+        assert_eq!(merge(&mixed), Err(MergeError::Other(2)));
+        mixed[0].fast = Some(Deviation { tokens: 5, largest: 2e-6 });
+        let both = Some(Deviation { tokens: 11, largest: 2e-6 });
+        assert_eq!(merge(&mixed).map(|report| report.fast), Ok(both));
         let most = usize::MAX;
         assert_eq!(merged(&[(1, 2, most), (2, 2, 1)]), Err(MergeError::Range));
         // So many are not listed.

@@ -8,6 +8,7 @@ use crate::{
     checkpoint::Checkpoint,
     convert::{Options as Convert, Weights, convert},
     file::ImageFile,
+    memory::Memory,
 };
 
 const MODEL: &str = "../models/tunes-v4/tunes-v4.safetensors";
@@ -98,6 +99,23 @@ fn the_bits_are_those_of_steps() {
     let report = report(&file, None, Options::default());
     assert_eq!(report.score.bits_per_byte, bits / (TEXT.len() - 1) as f64);
     assert_eq!((report.tokens, report.bytes), (TEXT.len() - 1, TEXT.len() - 1));
+}
+
+/// The fast path changes no figure by more than its logits may differ, says so, and refuses integers.
+#[test]
+fn the_fast_path_is_close_and_says_how_close() {
+    let (float, half) = (shipped(Weights::F32), shipped(Weights::F16));
+    let fast = |fast| report(&half, Some(&float), Options { fast, ..Options::default() });
+    let (exact, fast) = (fast(false), fast(true));
+    assert_eq!(exact.fast, None);
+    let deviation = fast.fast.unwrap();
+    assert_eq!(deviation.tokens, TEXT.len() - 1);
+    assert!(deviation.largest > 0.0 && deviation.largest < 1e-5, "{deviation:?}");
+    assert!((fast.score.bits_per_byte / exact.score.bits_per_byte - 1.0).abs() < 1e-5);
+    assert!(fast.to_string().contains("logits within"), "{fast}");
+    let (int8, options) = (shipped(Weights::Int8), Options { fast: true, ..Options::default() });
+    let run = evaluate(&int8.open().unwrap(), None, &text(), &options, |_, _| {});
+    assert!(matches!(run, Err(EvalError::Fast(FastError::Integers { .. }))));
 }
 
 /// An image that differs in one layer costs what that layer costs, and nothing elsewhere.
