@@ -98,7 +98,7 @@ fn hostile_decays_change_nothing() {
 fn real_models_are_close() {
     let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/text");
     let tune = std::fs::read(texts.join("tunes-heldout.abc")).expect("the tunes");
-    let tune: Vec<u32> = tune.into_iter().take(LONG).map(u32::from).collect();
+    let tune: Vec<u32> = tune.into_iter().take(1000).map(u32::from).collect();
     for model in ["tunes-16k", "tunes-v4", "tunes-v7", "tunes-m4"] {
         floats(model, &shipped(model), &tune, CLOSE);
     }
@@ -107,7 +107,6 @@ fn real_models_are_close() {
         "tiny-rwkv-5v2-730K-FP32.bin",
         "tiny-rwkv-5v2-730K-bf16.pth",
         "tiny-rwkv-7v0-834K.pth",
-        "tiny-rwkv-7v0-834K-FP32.bin",
         "tiny-rwkv-4v0-660K-Q5_1.bin",
         "tiny-rwkv-7v0-834K-Q5_1.bin",
     ] {
