@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use clap::{Parser, error::ErrorKind};
 use rayon::ThreadPoolBuilder;
 use rwkv_core::Image;
 use rwkv_host::{
+    cli::Cli,
     convert::Weights,
     file::ImageFile,
     memory::Memory,
@@ -137,4 +139,19 @@ fn integers_are_refused() {
     let error = FastReader::new(&image).expect_err("it holds integers");
     assert!(matches!(error, FastError::Integers { .. }));
     assert!(error.to_string().contains("leave --fast away"), "{error}");
+}
+
+/// What a device is held to, or goes on from, has no way to the fast path.
+#[test]
+fn evaluation_alone_is_fast() {
+    let kind = |command| {
+        let parsed = Cli::try_parse_from(["rwkv", command, "model.rwkv", "--fast"]);
+        parsed.map(|_| ()).expect_err("more is asked for").kind()
+    };
+    assert_eq!(kind("eval"), ErrorKind::MissingRequiredArgument);
+    let others =
+        ["prefill", "bake", "generate", "logits", "embed", "surprise", "validate", "trace"];
+    for command in others {
+        assert_eq!(kind(command), ErrorKind::UnknownArgument, "{command}");
+    }
 }
