@@ -22,10 +22,16 @@ pub use wkv::{Head5, Head7, wkv4, wkv5, wkv7};
 /// the result is `((0+4)+(2+6)) + ((1+5)+(3+7))`.
 pub fn sum(values: impl Iterator<Item = f32>) -> f32 {
     let mut acc = [0f32; 8];
+    add_up(&mut acc, values);
+    fold(&acc)
+}
+
+/// Adds values to the eight sums of [`sum`], from the first on.
+#[inline]
+pub(crate) fn add_up(acc: &mut [f32; 8], values: impl Iterator<Item = f32>) {
     for (i, v) in values.enumerate() {
         acc[i % 8] += v;
     }
-    fold(&acc)
 }
 
 /// Dot product with the rule of eight.
@@ -64,31 +70,46 @@ pub fn normalise_in_place(x: &mut [f32], moments: (f32, f32), params: &[f32]) {
 
 /// A row of a table as floats: `value·scale`, or `value·(scale·sub)` with sub-scales.
 pub fn dequantise(record: &Record, row: &[u32], out: &mut [f32]) {
-    match (record.format, row.split_first()) {
-        (Format::F32, _) => {
-            out.iter_mut().zip(row).for_each(|(y, w)| *y = f32::from_bits(*w));
+    let subs = match record.format {
+        Format::Int4 => out.len().div_ceil(GROUP).div_ceil(4),
+        _ => 0,
+    };
+    let (scale, row) = row.split_at_checked(record.scale_words()).unwrap_or_default();
+    let (subs, weights) = row.split_at_checked(subs).unwrap_or_default();
+    let scale = f32::from_bits(scale.first().copied().unwrap_or_default());
+    dequantise_part(record.format, (scale, subs), (0, weights), out);
+}
+
+/// As [`dequantise`], of the words of a row from `first` on: a multiple of a group's.
+pub(crate) fn dequantise_part(
+    format: Format,
+    (scale, subs): (f32, &[u32]),
+    (first, words): (usize, &[u32]),
+    out: &mut [f32],
+) {
+    let out = out.get_mut(first * format.weights_per_word()..).unwrap_or_default();
+    match format {
+        Format::F32 => {
+            out.iter_mut().zip(words).for_each(|(y, w)| *y = f32::from_bits(*w));
         }
-        (Format::F16, _) => {
-            let row: &[u16] = bytemuck::cast_slice(row);
-            out.iter_mut().zip(row).for_each(|(y, w)| *y = f16::from_bits(*w).to_f32());
+        Format::F16 => {
+            let words: &[u16] = bytemuck::cast_slice(words);
+            out.iter_mut().zip(words).for_each(|(y, w)| *y = f16::from_bits(*w).to_f32());
         }
-        (Format::Int8, Some((scale, row))) => {
-            let scale = f32::from_bits(*scale);
-            let row: &[u8] = bytemuck::cast_slice(row);
-            out.iter_mut().zip(row).for_each(|(y, w)| *y = (i32::from(*w) - 128) as f32 * scale);
+        Format::Int8 => {
+            let words: &[u8] = bytemuck::cast_slice(words);
+            out.iter_mut().zip(words).for_each(|(y, w)| *y = (i32::from(*w) - 128) as f32 * scale);
         }
-        (Format::Int4, Some((scale, row))) => {
-            let scale = f32::from_bits(*scale);
-            let groups = out.len().div_ceil(GROUP);
-            let (subs, row) = row.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
-            let groups = row.as_chunks::<4>().0.iter().zip(bytemuck::cast_slice::<_, u8>(subs));
+        Format::Int4 => {
+            let subs = bytemuck::cast_slice::<_, u8>(subs).get(first / 4..).unwrap_or_default();
+            let groups = words.as_chunks::<4>().0.iter().zip(subs);
             for (out, (group, sub)) in out.chunks_mut(GROUP).zip(groups) {
                 let scale = scale * f32::from(*sub);
                 out.iter_mut().zip(nibbles(group)).for_each(|(y, w)| *y = w as f32 * scale);
             }
         }
         // No table is interleaved: see `Record::parse`, and `dequantise_lane`.
-        (Format::Int8 | Format::Int4 | Format::Int4Lanes, _) => {}
+        Format::Int4Lanes => {}
     }
 }
 

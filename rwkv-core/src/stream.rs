@@ -1,5 +1,7 @@
 //! Where the weights come from.
 
+pub use crate::exec::blocks::{Blocks, InPieces, Whole};
+
 use crate::error::StreamError;
 
 /// A source of image words, read straight ahead.
@@ -10,6 +12,10 @@ use crate::error::StreamError;
 pub trait Stream {
     /// Whether blocks are compared with their checksums as they pass.
     const VERIFY: bool;
+
+    /// Whether blocks may be longer than what is handed out at once: [`InPieces`], or [`Whole`], which
+    /// spares firmware the code for that.
+    type Blocks: Blocks;
 
     /// The next `words` words.
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError>;
@@ -25,6 +31,12 @@ pub trait Stream {
 
     /// The word that [`Stream::next`] would return first.
     fn position(&self) -> usize;
+
+    /// The most words that can be handed out at once, wherever they lie. The model asks a stream whose
+    /// blocks may come in pieces for longer ones so.
+    fn room(&self) -> usize {
+        usize::MAX
+    }
 
     /// Says which words will be asked for behind those that were named before, where words are
     /// passed over. A stream that reads ahead reads them when it has room; without a hint it may go
@@ -85,6 +97,8 @@ impl<'a, const VERIFY: bool> InPlace<'a, VERIFY> {
 impl<const VERIFY: bool> Stream for InPlace<'_, VERIFY> {
     const VERIFY: bool = VERIFY;
 
+    type Blocks = Whole;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         let found = self.get(self.at, words)?;
         self.at += words;
@@ -113,6 +127,8 @@ impl<const VERIFY: bool> Stream for InPlace<'_, VERIFY> {
 impl<S: Stream> Stream for &mut S {
     const VERIFY: bool = S::VERIFY;
 
+    type Blocks = S::Blocks;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         (**self).next(words).await
     }
@@ -131,6 +147,10 @@ impl<S: Stream> Stream for &mut S {
 
     fn position(&self) -> usize {
         (**self).position()
+    }
+
+    fn room(&self) -> usize {
+        (**self).room()
     }
 
     fn ahead(&mut self, word: usize, words: usize) {

@@ -37,6 +37,8 @@ impl<S> Costly<'_, S> {
 impl<S: Stream> Stream for Costly<'_, S> {
     const VERIFY: bool = S::VERIFY;
 
+    type Blocks = S::Blocks;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         self.compute();
         self.handed = words;
@@ -61,6 +63,10 @@ impl<S: Stream> Stream for Costly<'_, S> {
 
     fn position(&self) -> usize {
         self.stream.position()
+    }
+
+    fn room(&self) -> usize {
+        self.stream.room()
     }
 
     fn ahead(&mut self, word: usize, words: usize) {

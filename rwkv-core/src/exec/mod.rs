@@ -6,6 +6,7 @@
 //! executor. Operations that read weights name the records they expect, in the order in which
 //! they lie in the image.
 
+pub(crate) mod blocks;
 mod logits;
 pub mod record;
 mod rows;
@@ -15,6 +16,7 @@ mod work;
 
 pub use logits::{Hidden, Logits};
 pub use rows::{Inputs, Lane, TILE_ROWS, tile_rows_of_many};
+use rows::{RoomLeft, columns_may_be_cut, sub_scale_room, table_may_be_cut};
 pub use step::{Columns, Step, check, finite};
 pub use work::{Numbered, Part, Work, Written};
 

@@ -4,10 +4,13 @@
 //! them with what lies in the image, and both learn the scratch that a step needs. So neither can
 //! disagree with the model text.
 
-use super::{Bump, Carry, Executor, Input, Output, Shifted, Span, Wkv5, Wkv7};
+use super::{
+    Bump, Carry, Executor, Input, Output, RoomLeft, Shifted, Span, Wkv5, Wkv7, columns_may_be_cut,
+    table_may_be_cut,
+};
 use crate::{
-    image::{Dims, GROUP, Id, Shape, Version},
-    kernel::room_words,
+    image::{Dims, GROUP, Id, Layout, Record, Shape, Version},
+    kernel::{Partial, room_words},
     model,
     op::Activation,
     poll,
@@ -24,12 +27,40 @@ pub struct Request {
     /// Whether it is the first of its section.
     pub opens_section: bool,
     shape: Shape,
+    /// Whether rows of its product are handed on block by block.
+    passes_rows_on: bool,
 }
 
 impl Request {
     /// What the model text expects of the record.
     pub const fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// The fewest words that a stream must have room for ([`crate::stream::Stream::room`]): those of
+    /// a piece, or of a block that must come whole.
+    pub fn least_room(&self, record: &Record) -> usize {
+        let rows = record.tiles().next().map_or(0, |(_, rows)| rows);
+        let whole = record.tile_words(rows);
+        let Shape { rows: outputs, cols: inputs, precise, tile_rows, .. } = self.shape;
+        let span = |len| Span { start: 0, len };
+        let piece = match record.layout {
+            Layout::InputMajor if columns_may_be_cut(record, span(inputs)) => Partial::STEP,
+            Layout::InputMajor => 1 + record.line_words(),
+            // A head is used as a whole.
+            Layout::RowMajor if precise && tile_rows > 0 => whole,
+            Layout::RowMajor if precise => inputs as usize,
+            Layout::RowMajor if tile_rows > 0 && !table_may_be_cut(record) => whole,
+            Layout::RowMajor => {
+                let left = RoomLeft::of(record, span(product_room(inputs as usize))).rows.len();
+                let most = if self.passes_rows_on { left } else { outputs as usize };
+                if rows <= most { Partial::STEP } else { whole }
+            }
+        };
+        match record.layout {
+            Layout::RowMajor => piece.min(whole),
+            Layout::InputMajor => piece,
+        }
     }
 }
 
@@ -64,8 +95,9 @@ pub async fn run_async<E>(
     dims: &Dims,
     visit: impl AsyncFnMut(&Request) -> Result<(), E>,
 ) -> Result<Plan, E> {
-    let mut ex =
-        Recorder { dims: *dims, bump: Bump::default(), layer: None, opens_section: false, visit };
+    let (dims, bump, layer) = (*dims, Bump::default(), None);
+    let (opens_section, passes_rows_on) = (false, false);
+    let mut ex = Recorder { dims, bump, layer, opens_section, passes_rows_on, visit };
     model::token(version, &mut ex).await?;
     Ok(Plan { scratch_words: ex.bump.peak() })
 }
@@ -75,6 +107,7 @@ struct Recorder<F> {
     bump: Bump,
     layer: Option<u32>,
     opens_section: bool,
+    passes_rows_on: bool,
     visit: F,
 }
 
@@ -98,7 +131,9 @@ pub fn columns_room(rows: usize) -> u32 {
 impl<E, F: AsyncFnMut(&Request) -> Result<(), E>> Recorder<F> {
     async fn request(&mut self, shape: Shape) -> Result<(), E> {
         let opens_section = core::mem::take(&mut self.opens_section);
-        (self.visit)(&Request { id: shape.id, layer: self.layer, opens_section, shape }).await
+        let passes_rows_on = core::mem::take(&mut self.passes_rows_on);
+        let (id, layer) = (shape.id, self.layer);
+        (self.visit)(&Request { id, layer, opens_section, shape, passes_rows_on }).await
     }
 
     fn room(&mut self, words: u32) {
@@ -163,7 +198,9 @@ impl<E, F: AsyncFnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
         if let Input::Shifted(s) = x {
             self.request(Shape::vectors(s.id, s.x.len() as u32, 1)).await?;
         }
-        self.request(Shape::matrix(id, out.len() as u32, x.len() as u32)).await
+        let shape = Shape::matrix(id, out.len() as u32, x.len() as u32);
+        self.passes_rows_on = matches!(out, Output::Add(_));
+        self.request(shape).await
     }
 
     async fn sparse_product(&mut self, id: Id, k: Span, _: Option<Span>, x: Span) -> Result<(), E> {
@@ -216,6 +253,7 @@ impl<E, F: AsyncFnMut(&Request) -> Result<(), E>> Executor for Recorder<F> {
         self.layer = None;
         self.layer_norm(Id::LnOut, x, x).await?;
         self.room(product_room(x.len()));
+        self.passes_rows_on = true;
         self.request(Shape::matrix(Id::Head, self.dims.vocab, x.len() as u32)).await
     }
 }

@@ -1,6 +1,9 @@
 //! The state before the first token.
 
-use super::step::{checked, parse};
+use super::{
+    blocks::{Blocks, Parts, Piece, Place, is_cut},
+    step::{checked, parse},
+};
 use crate::{
     error::Error,
     image::{Header, Id, RECORD_WORDS, Shape},
@@ -37,15 +40,28 @@ pub(crate) async fn begin<S: Stream>(
     let mut places = shift.iter_mut().chain(recurrent);
     for (_, rows) in record.tiles() {
         // One vector of floats: a row is a word.
-        let words = rows.saturating_add(1);
-        let tile = checked::<S>(stream.read_at(at, words).await?, at)?;
-        for (word, place) in tile.iter().zip(places.by_ref()) {
-            *place = f32::from_bits(*word);
-            if !place.is_finite() {
-                return Err(Error::NonFinite);
+        let parts = Parts::plain(rows, 1);
+        let mut all_finite = true;
+        let mut store = |words: &[u32]| {
+            for (word, place) in words.iter().zip(places.by_ref()) {
+                *place = f32::from_bits(*word);
+                all_finite &= place.is_finite();
             }
+        };
+        if is_cut(stream, parts.words()) {
+            let visit = &mut |piece: Piece<'_>| {
+                let Piece::Line(_, words, _) = piece else { return Err(Error::Internal) };
+                store(words);
+                Ok(())
+            };
+            S::Blocks::pieces(stream, parts, Place::At(at), visit).await?;
+        } else {
+            store(checked::<S>(stream.read_at(at, parts.words()).await?, at)?);
         }
-        at = at.saturating_add(words);
+        if !all_finite {
+            return Err(Error::NonFinite);
+        }
+        at = at.saturating_add(parts.words());
     }
     state.set_broken(false);
     Ok(())

@@ -1,14 +1,18 @@
 //! The step executor: one token in fixed memory, the weights from a stream.
 
+mod cut;
 mod read;
 
 use core::slice;
 
+pub(super) use cut::Cut;
 use read::block;
 pub(super) use read::{checked, parse};
 
 use super::{
     Bump, Carry, Executor, Input, Lane, Logits, Output, Part, Shifted, Span, Wkv5, Wkv7, Work,
+    blocks::{Parts, first_words, is_cut},
+    columns_may_be_cut,
     record::{columns_room, deep_table, product_room},
 };
 use crate::{
@@ -18,7 +22,7 @@ use crate::{
     model,
     op::{self, Activation},
     state::StateView,
-    stream::Stream,
+    stream::{Blocks, Stream},
 };
 
 /// What is compared before the first operation, so that the state is untouched by these errors.
@@ -290,19 +294,22 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         let record = self.record(shape).await?;
         let scale = self.lane.open_columns(&record, k, acc)?;
         self.spent(id, Part::Quantise);
-        let column = 1 + record.line_words();
+        let parts = Parts::column(&record);
+        let column = parts.words();
+        let cut = is_cut(&self.stream, column) && columns_may_be_cut(&record, k);
         let first = self.stream.position();
         let end = k.len().saturating_mul(column).saturating_add(first);
         let scales = record.scale_words() > 0;
         // What follows the columns.
         let tail = match record.tiles().next() {
-            Some((_, rows)) if scales => (end, 1 + rows),
+            Some((_, rows)) if scales => (end, first_words(&self.stream, Parts::plain(rows, 1))),
             _ => next_layer(end),
         };
         let mut at = 0;
         let mut live = self.lane.next_live(&record, k, 0)?;
+        let words = if cut { first_words(&self.stream, parts) } else { column };
         let place = |live: Option<usize>| {
-            live.map_or(tail, |i| (i.saturating_mul(column).saturating_add(first), column))
+            live.map_or(tail, |i| (i.saturating_mul(column).saturating_add(first), words))
         };
         let (word, words) = place(live);
         self.stream.ahead(word, words);
@@ -311,10 +318,15 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
                 self.stream.skip((index - at) * column).await?;
             }
             live = self.lane.next_live(&record, k, index + 1)?;
-            let (word, words) = place(live);
-            self.stream.ahead(word, words);
-            let column = block(&mut self.stream, column).await?;
-            self.lane.column(self.kernel, &record, column, (k, index), acc)?;
+            let behind = place(live);
+            if S::Blocks::CUT && cut {
+                let (record, k) = (&record, (k, index));
+                S::Blocks::cut(self, Cut::Column { record, k, acc, behind }).await?;
+            } else {
+                self.stream.ahead(behind.0, behind.1);
+                let column = block(&mut self.stream, column).await?;
+                self.lane.column(self.kernel, &record, column, (k, index), acc)?;
+            }
             self.columns.live += 1;
             at = index + 1;
         }
@@ -327,9 +339,15 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
             let mut tiles = record.tiles().peekable();
             while let Some((first, rows)) = tiles.next() {
                 let after = self.stream.position().saturating_add(1 + rows);
-                let (word, words) =
-                    tiles.peek().map_or(next_layer(after), |(_, rows)| (after, 1 + rows));
-                self.stream.ahead(word, words);
+                let first_of =
+                    |rows: &usize| (after, first_words(&self.stream, Parts::plain(*rows, 1)));
+                let behind = tiles.peek().map_or(next_layer(after), |(_, rows)| first_of(rows));
+                if is_cut(&self.stream, 1 + rows) {
+                    let (record, rows, acc) = (&record, (first, rows), (acc, scale));
+                    S::Blocks::cut(self, Cut::Scales { record, rows, acc, behind }).await?;
+                    continue;
+                }
+                self.stream.ahead(behind.0, behind.1);
                 let scales = block(&mut self.stream, 1 + rows).await?;
                 let scales = bytemuck::cast_slice(scales);
                 self.lane.rescale(&record, acc, first, scales, scale)?;

@@ -5,7 +5,7 @@
 
 use super::{
     CRC, HEADER_BYTES, Header, RECORD_WORDS, Record, SECTION_BYTES, Section, SectionKind, Shape,
-    record::{fold, fold_from},
+    record::Fold,
     table::{Table, table_end},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         record::{self, Request},
         start,
     },
-    stream::Stream,
+    stream::{Blocks, Stream},
     tokenizer::{VocabularyError, check_vocabulary},
 };
 
@@ -29,6 +29,9 @@ pub struct Checked {
     pub header: Header,
     /// The CRC-32 in the header, as [`Image::identity`](super::Image::identity).
     pub identity: u32,
+    /// The fewest words that a stream must have room for, as
+    /// [`Image::least_room`](super::Image::least_room); of no meaning where nothing comes in pieces.
+    pub least_room: usize,
 }
 
 /// Checks the image at word 0 of a stream, on a medium of `given` bytes, as
@@ -51,15 +54,15 @@ pub async fn check<S: Stream>(stream: &mut S, given: u32) -> Result<Checked, Err
     if given < needed {
         return Err(ImageError::Truncated { needed, given }.into());
     }
-    let identity = content(&header, stream).await?;
-    Ok(Checked { header, identity })
+    content(&header, stream).await
 }
 
-/// Checks all that a header that was parsed does not say itself. Returns the image's identity.
-pub(super) async fn content<S: Stream>(header: &Header, stream: &mut S) -> Result<u32, Error> {
+/// Checks all that a header that was parsed does not say itself.
+pub(super) async fn content<S: Stream>(header: &Header, stream: &mut S) -> Result<Checked, Error> {
     let (at, end) = (0, 0);
-    let (section, blocks, optional) = (0, 0, [None; 2]);
-    let mut check = Check { header, stream, at, end, section, blocks, optional };
+    // The fixed part of the header is read at once.
+    let (section, blocks, least_room, optional) = (0, 0, HEADER_BYTES / 4, [None; 2]);
+    let mut check = Check { header, stream, at, end, section, blocks, least_room, optional };
     let identity = check.table().await?;
     check.sections().await?;
     let walk = async |request: &Request| check.visit(request).await;
@@ -72,7 +75,7 @@ pub(super) async fn content<S: Stream>(header: &Header, stream: &mut S) -> Resul
         return Err(ImageError::Plan.into());
     }
     check.vocabulary().await?;
-    Ok(identity)
+    Ok(Checked { header: *header, identity, least_room: check.least_room })
 }
 
 struct Check<'s, S> {
@@ -85,6 +88,8 @@ struct Check<'s, S> {
     section: u16,
     /// Words of the largest block.
     blocks: u32,
+    /// The most of what any record must have room for.
+    least_room: usize,
     /// Start state and tokenizer: index and entry.
     optional: [Option<(u16, Section)>; 2],
 }
@@ -158,7 +163,12 @@ impl<S: Stream> Check<'_, S> {
             let section = section.ok_or(ImageError::SectionTable { section: self.section })?;
             self.open(self.section, &section).await?;
         }
-        self.record(&request.shape()).await.map(|_| ())
+        let record = self.record(&request.shape()).await?;
+        // In memory, nobody asks.
+        if S::Blocks::CUT {
+            self.least_room = self.least_room.max(request.least_room(&record));
+        }
+        Ok(())
     }
 
     async fn open(&mut self, index: u16, section: &Section) -> Result<(), StreamError> {
@@ -196,7 +206,7 @@ impl<S: Stream> Check<'_, S> {
     /// A block, and its checksum.
     async fn block(&mut self, words: usize) -> Result<(), Error> {
         let mut first = None;
-        let mut sum = fold_from(words.saturating_sub(1));
+        let mut sum = Fold::new(words.saturating_sub(1));
         let all = pieces(self.stream, words, |mut piece| {
             if first.is_none() {
                 (first, piece) = match piece.split_first() {
@@ -204,10 +214,10 @@ impl<S: Stream> Check<'_, S> {
                     None => (None, piece),
                 };
             }
-            sum = fold(sum, piece);
+            sum.add(piece);
         });
         all.await?;
-        if first != Some(sum) {
+        if first != Some(sum.end()) {
             return Err(ImageError::BlockChecksum { offset: self.at as u32 * 4 }.into());
         }
         self.at += words;

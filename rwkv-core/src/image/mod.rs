@@ -20,6 +20,7 @@ pub use header::{
     Dims, FORMAT_VERSION, HEADER_BYTES, Header, MAX_SECTIONS, MathMode, SECTION_BYTES, SectionKind,
     TokenizerKind, Version,
 };
+pub(crate) use record::Fold;
 pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
 pub use table::Section;
 
@@ -121,6 +122,22 @@ impl<'a> Image<'a> {
             at += RECORD_WORDS + found.payload.len();
             visit(request, &found)
         })
+    }
+
+    /// The fewest words that a stream must have room for to run the image: longer blocks come in
+    /// pieces where they may. All others are those of heads, and of narrow matrices with many rows in a
+    /// block.
+    ///
+    /// # Errors
+    /// None that [`Image::open`] has not found.
+    pub fn least_room(&self) -> Result<usize, ImageError> {
+        // The fixed part of the header is read at once.
+        let mut least = HEADER_BYTES / 4;
+        self.walk(|request, found| {
+            least = least.max(request.least_room(&found.record));
+            Ok(())
+        })?;
+        Ok(least)
     }
 
     /// The record at a word of the image.

@@ -157,6 +157,16 @@ impl Format {
         if matches!(self, Self::Int4Lanes) { 2 } else { 1 }
     }
 
+    /// Weights in a word.
+    pub const fn weights_per_word(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::F16 => 2,
+            Self::Int8 => 4,
+            Self::Int4 | Self::Int4Lanes => 8,
+        }
+    }
+
     /// Words of a line of `len` weights, padding and sub-scales included.
     pub const fn line_words(self, len: usize) -> usize {
         let groups = len.div_ceil(GROUP);
@@ -316,6 +326,18 @@ impl Record {
         self.format.line_words(inner as usize)
     }
 
+    /// Words of sub-scales in front of a line.
+    pub const fn sub_words(&self) -> usize {
+        let inner = match self.layout {
+            Layout::RowMajor => self.cols,
+            Layout::InputMajor => self.rows,
+        };
+        match self.format {
+            Format::Int4 | Format::Int4Lanes => (inner as usize).div_ceil(GROUP).div_ceil(4),
+            Format::F32 | Format::F16 | Format::Int8 => 0,
+        }
+    }
+
     /// Words of scales per row.
     pub const fn scale_words(&self) -> usize {
         self.format.is_integer() as usize
@@ -377,17 +399,30 @@ impl Record {
 /// Every step is a bijection of `h` for a given word and of the word for a given `h`, so a change
 /// confined to one word is always found, and a block of zeros never has the checksum 0.
 pub fn checksum(words: &[u32]) -> u32 {
-    fold(fold_from(words.len()), words)
+    let mut fold = Fold::new(words.len());
+    fold.add(words);
+    fold.end()
 }
 
-/// What the checksum of so many words begins with.
-pub(super) const fn fold_from(words: usize) -> u32 {
-    (words as u32).wrapping_add(1)
-}
+/// A [`checksum`] of words that come in pieces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fold(u32);
 
-/// The checksum after more of the words.
-pub(super) fn fold(sum: u32, words: &[u32]) -> u32 {
-    words.iter().fold(sum, |h, w| (h.rotate_left(7) ^ w).wrapping_mul(0x9E37_79B1))
+impl Fold {
+    /// Of so many words, none of which has come.
+    pub(crate) const fn new(words: usize) -> Self {
+        Self((words as u32).wrapping_add(1))
+    }
+
+    /// After some more of them.
+    pub(crate) fn add(&mut self, words: &[u32]) {
+        self.0 = words.iter().fold(self.0, |h, w| (h.rotate_left(7) ^ w).wrapping_mul(0x9E37_79B1));
+    }
+
+    /// The checksum, once all have come.
+    pub(crate) const fn end(self) -> u32 {
+        self.0
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use core::array;
 
 use half::f16;
 
-use super::{Arranged, Input, Kernel, Keys5, Keys7, Lines, arrange_groups, floats};
+use super::{
+    Arranged, Input, Kernel, Keys5, Keys7, Lines, arrange_groups, floats, partial::Partial,
+};
 use crate::{
     error::Error,
     image::{Format, GROUP},
@@ -17,7 +19,7 @@ use crate::{
 pub struct Generic;
 
 /// Words of a group of quantised elements: pairs of `i16`, in order.
-const STRIDE: usize = GROUP / 2;
+pub(super) const STRIDE: usize = GROUP / 2;
 
 impl Kernel for Generic {
     fn arrange(self, _: Format, bits: u8, room: &mut [f32], len: usize) -> Result<Arranged, Error> {
@@ -40,53 +42,15 @@ impl Kernel for Generic {
     }
 
     fn rows_i8(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        let line = Format::Int8.line_words(x.arranged.groups * GROUP).max(1);
-        let rows = lines.words.chunks_exact(line).zip(lines.scales);
-        for (y, (row, scale)) in out.iter_mut().zip(rows) {
-            let row: &[u8] = bytemuck::cast_slice(row);
-            let mut acc = 0i32;
-            for (w, x) in row.iter().zip(elements(x)) {
-                acc = acc.wrapping_add((i32::from(*w) - 128) * i32::from(*x));
-            }
-            *y = acc as f32 * (x.arranged.scale * scale);
-        }
+        rows(Format::Int8, lines, x, out);
     }
 
     fn rows_i4(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        let groups = x.arranged.groups;
-        let line = Format::Int4.line_words(groups * GROUP).max(1);
-        let rows = lines.words.chunks_exact(line).zip(lines.scales);
-        for (y, (row, scale)) in out.iter_mut().zip(rows) {
-            let (subs, row) = row.split_at_checked(groups.div_ceil(4)).unwrap_or_default();
-            let subs: &[u8] = bytemuck::cast_slice(subs);
-            let groups = row.as_chunks::<4>().0.iter().zip(elements(x).as_chunks::<GROUP>().0);
-            let mut acc = 0i32;
-            for ((group, x), sub) in groups.zip(subs) {
-                acc = acc.wrapping_add(dot(nibbles(group), x).wrapping_mul((*sub).into()));
-            }
-            *y = acc as f32 * (x.arranged.scale * scale);
-        }
+        rows(Format::Int4, lines, x, out);
     }
 
     fn rows_i4_lanes(self, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
-        let groups = x.arranged.groups;
-        let pair = 2 * Format::Int4Lanes.line_words(groups * GROUP).max(1);
-        let rows = lines.words.chunks_exact(pair).zip(lines.scales.chunks(2));
-        for (y, (row, scales)) in out.chunks_mut(2).zip(rows) {
-            let (subs, row) = row.split_at_checked(2 * groups.div_ceil(4)).unwrap_or_default();
-            let subs: &[[u8; 2]] = bytemuck::cast_slice(subs);
-            let groups = row.as_chunks::<8>().0.iter().zip(elements(x).as_chunks::<GROUP>().0);
-            let mut acc = [0i32; 2];
-            for ((group, x), subs) in groups.zip(subs) {
-                for (lane, (acc, sub)) in acc.iter_mut().zip(subs).enumerate() {
-                    let sum = dot(lane_nibbles(group, lane), x);
-                    *acc = acc.wrapping_add(sum.wrapping_mul((*sub).into()));
-                }
-            }
-            for ((y, acc), scale) in y.iter_mut().zip(acc).zip(scales) {
-                *y = acc as f32 * (x.arranged.scale * scale);
-            }
-        }
+        rows(Format::Int4Lanes, lines, x, out);
     }
 
     fn column_f32(self, w: &[f32], x: f32, acc: &mut [f32]) {
@@ -142,11 +106,25 @@ pub(super) fn rows_i16(w: &[i16], inputs: &[&[i16]], out: &mut [i32]) {
     }
 }
 
-fn elements(x: Input<'_>) -> &[i16] {
-    bytemuck::cast_slice(x.words.get(..x.arranged.groups * STRIDE).unwrap_or_default())
+/// Rows of integers, each as one piece.
+fn rows(format: Format, lines: Lines<'_>, x: Input<'_>, out: &mut [f32]) {
+    let (pair, groups) = (format.interleaved(), x.arranged.groups);
+    let line = pair * format.line_words(groups * GROUP);
+    let subs = line - groups * GROUP * pair / format.weights_per_word();
+    let rows = lines.words.chunks_exact(line.max(1)).zip(lines.scales.chunks(pair));
+    for (y, (row, scales)) in out.chunks_mut(pair).zip(rows) {
+        let (subs, words) = row.split_at_checked(subs).unwrap_or_default();
+        let mut sums = Partial::default();
+        sums.add(format, (0, words), subs, bytemuck::cast_slice(x.words));
+        let mut of_rows = [0.0; 2];
+        of_rows.iter_mut().zip(scales).for_each(|(to, scale)| *to = *scale);
+        let outputs = sums.rows(Some(x.arranged), of_rows);
+        // Of a pair, the second may have no scale, and so no output.
+        y.iter_mut().zip(outputs).zip(scales).for_each(|((y, output), _)| *y = output);
+    }
 }
 
-fn dot(w: [i32; GROUP], x: &[i16; GROUP]) -> i32 {
+pub(super) fn dot(w: [i32; GROUP], x: &[i16; GROUP]) -> i32 {
     w.iter().zip(x).fold(0, |sum, (w, x)| sum.wrapping_add(w * i32::from(*x)))
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod floats;
 mod generic;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod neon;
+mod partial;
 #[cfg(any(test, rwkv_isa = "armv6m", rwkv_isa = "armv7m", rwkv_isa = "rv32"))]
 mod plain;
 #[cfg(rwkv_isa = "rv32")]
@@ -47,6 +48,7 @@ pub use x86::{Avx2, Avx512};
 pub(crate) use {
     floats::sqrt,
     generic::{lane_nibbles, nibbles},
+    partial::Partial,
 };
 
 use crate::{

@@ -533,7 +533,8 @@ typedef struct rwkv_memory {
    */
   uint32_t *buffer;
   /**
-   * Words of it: rwkv_buffer_words or more.
+   * Words of it: rwkv_buffer_words or more, or fewer, for long rows in pieces:
+   * rwkv_least_buffer_words.
    */
   size_t buffer_words;
 } rwkv_memory;
@@ -974,6 +975,13 @@ size_t rwkv_scratch_words(const struct rwkv_image *image);
  * it is read ahead; 0 for weights in memory.
  */
 size_t rwkv_buffer_words(const struct rwkv_image *image);
+
+/**
+ * As rwkv_buffer_words, of the shortest buffer for an image that `rwkv convert --block-bytes 512`,
+ * or less, has made: longer rows come in pieces. For any other image, `rwkv info` says how few words
+ * are enough.
+ */
+size_t rwkv_least_buffer_words(const struct rwkv_image *image);
 
 /**
  * Details of why the image could not be opened.

@@ -155,15 +155,20 @@ fn describe(image: &Opened) -> rwkv_info {
     }
 }
 
+/// As [`buffer_words`], with room for blocks of so many words; longer ones come in pieces.
+pub(crate) fn buffer_words_for(image: &Opened, piece: usize) -> usize {
+    let piece = piece.max(header_bytes(&image.header) / 4);
+    match image.weights {
+        Weights::Memory(_) => 0,
+        Weights::Medium(_) => piece,
+        Weights::Ahead(_) => AHEAD_WORDS + 2 * piece + stream::row_words(&image.header, UNIT),
+    }
+}
+
 /// Room for the largest block and for the header, on a medium; twice that, for a row of a table,
 /// and for what is known of the reads, where it is read ahead; none for weights in memory.
 pub(crate) fn buffer_words(image: &Opened) -> usize {
-    let block = stream::buffer_words(&image.header, UNIT).max(header_bytes(&image.header) / 4);
-    match image.weights {
-        Weights::Memory(_) => 0,
-        Weights::Medium(_) => block,
-        Weights::Ahead(_) => AHEAD_WORDS + 2 * block + stream::row_words(&image.header, UNIT),
-    }
+    buffer_words_for(image, stream::buffer_words(&image.header, UNIT))
 }
 
 pub(crate) fn header_bytes(header: &Header) -> usize {
@@ -191,6 +196,16 @@ pub unsafe extern "C" fn rwkv_scratch_words(image: *const rwkv_image) -> usize {
 pub unsafe extern "C" fn rwkv_buffer_words(image: *const rwkv_image) -> usize {
     // SAFETY: the caller's promises.
     unsafe { opaque::value(image) }.map_or(0, buffer_words)
+}
+
+/// As rwkv_buffer_words, of the shortest buffer for an image that `rwkv convert --block-bytes 512`,
+/// or less, has made: longer rows come in pieces. For any other image, `rwkv info` says how few words
+/// are enough.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rwkv_least_buffer_words(image: *const rwkv_image) -> usize {
+    // SAFETY: the caller's promises.
+    unsafe { opaque::value(image) }
+        .map_or(0, |image| buffer_words_for(image, stream::least_buffer_words(&image.header, UNIT)))
 }
 
 /// Details of why the image could not be opened.

@@ -37,7 +37,8 @@ pub struct rwkv_memory {
     /// What weights on a medium are read into, all buffers one after the other; null for weights in
     /// memory.
     pub buffer: *mut u32,
-    /// Words of it: rwkv_buffer_words or more.
+    /// Words of it: rwkv_buffer_words or more, or fewer, for long rows in pieces:
+    /// rwkv_least_buffer_words.
     pub buffer_words: usize,
 }
 

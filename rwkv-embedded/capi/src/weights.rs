@@ -17,7 +17,7 @@ use rwkv_embedded::stream::{Ahead, Buffered, Placed, ReadAhead, row_words};
 
 use crate::{
     error::{Fault, rwkv_error},
-    image::{Opened, Weights, buffer_words},
+    image::{Opened, Weights, buffer_words, buffer_words_for},
     medium::{Beginning, Blocked, UNIT, Waiting},
     open::Placement,
     output::Sink,
@@ -203,10 +203,12 @@ fn loaded<S: Source>(image: &Opened, running: Running) -> Loaded {
     Loaded { running, calls: &S::CALLS, tokenizer: image.tokenizer() }
 }
 
-/// The buffer, if it has as many words as the image needs.
+/// The buffer, if it has room for the header, and so for a piece of a row. Whether it has for what
+/// must come whole is seen when that is read.
 fn buffer(image: &Opened, given: Option<&'static mut [u32]>) -> Result<&'static mut [u32], Fault> {
-    let needed = buffer_words(image);
-    let buffer = given.ok_or(Fault::new(rwkv_error::NoBuffer, 0, needed as u32))?;
+    let all = buffer_words(image) as u32;
+    let buffer = given.ok_or(Fault::new(rwkv_error::NoBuffer, 0, all))?;
+    let needed = buffer_words_for(image, 0);
     if buffer.len() < needed {
         return Err(Fault::room(buffer.len(), needed));
     }
@@ -243,7 +245,7 @@ pub(crate) fn placed(image: &Opened, memory: Memory) -> Result<Loaded, Fault> {
 pub(crate) fn ahead(image: &Opened, memory: Memory) -> Result<Loaded, Fault> {
     let Weights::Ahead(held) = image.weights else { return Err(rwkv_error::Internal.into()) };
     let buffer = buffer(image, memory.buffer)?;
-    // They fit: see `buffer_words`.
+    // They fit: see `buffer_words_for`.
     let split = |from: &'static mut [u32], words| {
         from.split_at_mut_checked(words).ok_or(rwkv_error::Internal)
     };

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use rwkv_core::{
-    Error, Header, Image, Model,
+    Error, Image, Model,
     image::{self, Checked, PIECE_WORDS},
     poll,
     stream::{InPlace, Stream},
@@ -53,7 +53,9 @@ impl Weights for InPlace<'_> {
     /// The check of an image in memory is compiled already: firmware would have it twice.
     fn check(&mut self) -> Result<Checked, Error> {
         let image = Image::open_prefix(bytemuck::cast_slice(self.words()))?;
-        Ok(Checked { header: *image.header(), identity: image.identity() })
+        let (header, identity) = (*image.header(), image.identity());
+        // Nothing comes in pieces.
+        Ok(Checked { header, identity, least_room: 0 })
     }
 }
 
@@ -80,15 +82,16 @@ pub(super) fn insist<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<
 }
 
 /// Checks the whole image.
-pub(super) fn check<S: Weights>(stream: &mut S) -> Result<(Header, ImageInfo), Error> {
-    let Checked { header, identity } = stream.check()?;
-    Ok((header, ImageInfo::new(&header, identity)))
+pub(super) fn check<S: Weights>(stream: &mut S) -> Result<(Checked, ImageInfo), Error> {
+    let checked = stream.check()?;
+    Ok((checked, ImageInfo::new(&checked.header, checked.identity)))
 }
 
 impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, VERIFY>> {
     /// Checks the image that begins at byte `place.start` of a medium, and ends before `place.end`
     /// at the latest. State, scratch and the buffer of the stream lie in `arena`; where it has room
-    /// for one more state, a token that fails leaves the state as it was.
+    /// for one more state, a token that fails leaves the state as it was. Where it has no room for
+    /// the largest block, which comes first, long rows come in pieces.
     ///
     /// The image is checked up to three times: a board without a host that could ask again should
     /// not stay without its image for one read that failed. The driver waits: a medium whose reads
@@ -102,12 +105,12 @@ impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, V
         let found = Buffered::<M, VERIFY>::new(medium, first, room, words)
             .map_err(Error::Stream)
             .and_then(|mut stream| {
-                let (header, info) = insist(|| check(&mut stream))?;
-                Ok((header, info, stream.into_medium()))
+                let (checked, info) = insist(|| check(&mut stream))?;
+                Ok((checked, info, stream.into_medium()))
             });
         match found {
-            Ok((header, info, medium)) => {
-                let session = Session::over(header, medium, first, arena);
+            Ok((checked, info, medium)) => {
+                let session = Session::over(&checked, medium, first, arena);
                 Self { board, image: Ok(info), session }
             }
             Err(error) => Self::without(board, error),
@@ -117,15 +120,18 @@ impl<'a, B: Board, M: Medium, const VERIFY: bool> Agent<'a, B, Buffered<'a, M, V
 
 impl<'a, M: Medium, const VERIFY: bool> Session<'a, Buffered<'a, M, VERIFY>> {
     fn over(
-        header: Header,
+        &Checked { header, least_room, .. }: &Checked,
         medium: M,
         first: u32,
         arena: &'a mut [f32],
     ) -> Result<Self, AgentError> {
         let (state, scratch) = (header.state_words(), header.scratch_words as usize);
-        // The check of an image asks for pieces that may be larger than its blocks.
-        let buffer = buffer_words(&header, M::UNIT).max(words_around(PIECE_WORDS, M::UNIT));
-        let needed = bytes(state.saturating_add(scratch).saturating_add(buffer));
+        // A check asks for pieces that may be larger than the blocks of the image.
+        let least = words_around(least_room.max(PIECE_WORDS), M::UNIT);
+        let whole = buffer_words(&header, M::UNIT).max(least);
+        let fixed = state.saturating_add(scratch);
+        let buffer = arena.len().saturating_sub(fixed).clamp(least, whole);
+        let needed = bytes(fixed.saturating_add(least));
         let small = AgentError::Arena { needed, given: bytes(arena.len()) };
         let (state, rest) = arena.split_at_mut_checked(state).ok_or(small)?;
         let (scratch, rest) = rest.split_at_mut_checked(scratch).ok_or(small)?;

@@ -7,11 +7,16 @@ use core::{
     task::Poll,
 };
 
-use rwkv_core::{StreamError, image::RECORD_WORDS, stream::Stream};
+use rwkv_core::{
+    StreamError,
+    image::RECORD_WORDS,
+    stream::{InPieces, Stream},
+};
 
 use super::{
     Medium, Place, Reads,
     plan::{Plan, Run},
+    words_within,
 };
 
 /// A medium and `N` buffers, two or more. [`ReadAhead::stream`] is what a model reads from, and
@@ -40,6 +45,8 @@ pub struct ReadAhead<'b, M, const N: usize = 2> {
     medium: RefCell<M>,
     place: Place,
     slots: [Slot<'b>; N],
+    /// Words that fit into every slot, wherever they lie.
+    room: usize,
     /// The slot that the model reads from, and the one that was filled last.
     front: Cell<usize>,
     fill: Cell<usize>,
@@ -91,7 +98,8 @@ impl<'b> Slot<'b> {
 impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
     /// An image of `bytes` bytes ([`rwkv_core::Header::bytes`]) that begins at byte `first` of
     /// the medium, a multiple of its unit. Each of the buffers has room for a block
-    /// ([`super::buffer_words`]); `rows` for a row of a table.
+    /// ([`super::buffer_words`]) or a piece ([`super::least_buffer_words`]); `rows` for a row of a
+    /// table ([`super::row_words`]) or a piece.
     ///
     /// # Errors
     /// [`StreamError::Misplaced`] if the image does not begin with a unit.
@@ -106,6 +114,7 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
         Ok(Self {
             medium: RefCell::new(medium),
             place: Place::new::<M>(first, bytes)?,
+            room: words_within(buffers.iter().map(|words| words.len()).min().unwrap_or(0), M::UNIT),
             slots: buffers.map(Slot::new),
             front: Cell::default(),
             fill: Cell::default(),
@@ -225,6 +234,13 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
         if self.asked.get().is_some() || self.failed.get().is_some() {
             return;
         }
+        if let Plan::Told(run) = self.plan.get()
+            && self.slots.iter().any(|slot| slot.find(run.first, run.words).is_some())
+        {
+            // It came with other words.
+            self.plan.set(Plan::Nothing);
+            return;
+        }
         let (front, fill) = (self.front.get(), self.fill.get());
         let next = (fill + 1) % N;
         // The model waits for a slot that is being filled: so behind other words only while it has
@@ -333,6 +349,8 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Ahead<'_, '_, M, VERIFY, N> 
 impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, VERIFY, N> {
     const VERIFY: bool = VERIFY;
 
+    type Blocks = InPieces;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         if words == 0 {
             return Ok(&[]);
@@ -407,5 +425,9 @@ impl<M: Medium, const VERIFY: bool, const N: usize> Stream for Ahead<'_, '_, M, 
 
     fn position(&self) -> usize {
         self.from.at.get()
+    }
+
+    fn room(&self) -> usize {
+        self.from.room
     }
 }

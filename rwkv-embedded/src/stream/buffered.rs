@@ -1,8 +1,11 @@
 //! One buffer: what is asked for is read when it is asked for.
 
-use rwkv_core::{StreamError, stream::Stream};
+use rwkv_core::{
+    StreamError,
+    stream::{InPieces, Stream},
+};
 
-use super::{Medium, Place, Reads};
+use super::{Medium, Place, Reads, words_within};
 
 /// A stream over a medium, through one buffer.
 ///
@@ -24,8 +27,8 @@ rwkv_core::brief!([M, const VERIFY: bool] Buffered<'_, M, VERIFY>, |stream| "Buf
 
 impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
     /// A stream over an image of `bytes` bytes ([`rwkv_core::Header::bytes`]) that begins at byte
-    /// `first` of the medium, a multiple of its unit. The buffer has room for a block:
-    /// [`super::buffer_words`].
+    /// `first` of the medium, a multiple of its unit. The buffer has room for a block,
+    /// [`super::buffer_words`], or for a piece, [`super::least_buffer_words`].
     ///
     /// # Errors
     /// [`StreamError::Misplaced`] if the image does not begin with a unit.
@@ -100,6 +103,8 @@ impl<'b, M: Medium, const VERIFY: bool> Buffered<'b, M, VERIFY> {
 impl<M: Medium, const VERIFY: bool> Stream for Buffered<'_, M, VERIFY> {
     const VERIFY: bool = VERIFY;
 
+    type Blocks = InPieces;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         let at = self.at;
         self.get(at, words).await?;
@@ -123,6 +128,10 @@ impl<M: Medium, const VERIFY: bool> Stream for Buffered<'_, M, VERIFY> {
 
     fn position(&self) -> usize {
         self.at
+    }
+
+    fn room(&self) -> usize {
+        words_within(self.buffer.len(), M::UNIT)
     }
 
     fn forget(&mut self) {

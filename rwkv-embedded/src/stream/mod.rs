@@ -13,7 +13,8 @@
 //! [`Placed`] lies over either: part of the image in internal flash or RAM, the rest from there.
 //!
 //! Both streams compare the checksum of every block before it is used, unless their parameter
-//! `VERIFY` is false. Buffers are the caller's; [`buffer_words`] says how large they must be.
+//! `VERIFY` is false. Buffers are the caller's: [`buffer_words`] has room for every block as a whole;
+//! with less, down to [`least_buffer_words`], the longer ones come in pieces.
 
 mod ahead;
 mod buffered;
@@ -30,7 +31,11 @@ pub use sd::{SdBus, SdCard, SdError};
 
 use core::{future::poll_fn, task::Poll};
 
-use rwkv_core::{Header, StreamError, image::RECORD_WORDS, stream::Stream};
+use rwkv_core::{
+    Header, StreamError,
+    image::{PIECE_WORDS, RECORD_WORDS, Version},
+    stream::Stream,
+};
 
 /// What bytes can be read from, by their place.
 #[expect(async_fn_in_trait, reason = "media are used by value, never through dyn or threads")]
@@ -57,6 +62,8 @@ pub struct GivingWay<S>(
 impl<S: Stream> Stream for GivingWay<S> {
     const VERIFY: bool = S::VERIFY;
 
+    type Blocks = S::Blocks;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         if words > RECORD_WORDS {
             yield_now().await;
@@ -78,6 +85,10 @@ impl<S: Stream> Stream for GivingWay<S> {
 
     fn position(&self) -> usize {
         self.0.position()
+    }
+
+    fn room(&self) -> usize {
+        self.0.room()
     }
 
     fn ahead(&mut self, word: usize, words: usize) {
@@ -126,6 +137,18 @@ pub const fn buffer_words(header: &Header, unit: usize) -> usize {
     words_around(header.block_words as usize, unit)
 }
 
+/// Words of the shortest buffer for an image whose blocks of several rows have [`PIECE_WORDS`] words at
+/// most, as `rwkv convert --block-bytes 512` makes them: rows and columns that are longer come in
+/// pieces. How few are enough for any other image is in `rwkv info`.
+pub const fn least_buffer_words(header: &Header, unit: usize) -> usize {
+    // The parameters of a head are used as a whole.
+    let vectors = if matches!(header.version, Version::V7 | Version::V7a) { 5 } else { 3 };
+    let head = 1 + vectors * header.dims.head_size as usize;
+    let least = words_around(if head > PIECE_WORDS { head } else { PIECE_WORDS }, unit);
+    let whole = buffer_words(header, unit);
+    if least < whole { least } else { whole }
+}
+
 /// Words of a buffer for a row of any table of an image, in any format: the rows of [`ReadAhead`].
 pub const fn row_words(header: &Header, unit: usize) -> usize {
     let (embedding, deep) = (header.dims.dim, (header.dims.deep_rank as u32).pow(2));
@@ -139,6 +162,13 @@ pub const fn words_around(words: usize, unit: usize) -> usize {
     let unit = if unit < 8 { 1 } else { unit / 4 };
     // They may begin at the last word of a unit.
     (words + unit - 1).next_multiple_of(unit)
+}
+
+/// Words that fit into a buffer of so many, wherever in a unit they begin: [`words_around`] of them
+/// are no more.
+const fn words_within(buffer: usize, unit: usize) -> usize {
+    let unit = if unit < 8 { 1 } else { unit / 4 };
+    (buffer - buffer % unit).saturating_sub(unit - 1)
 }
 
 /// What was read so far.

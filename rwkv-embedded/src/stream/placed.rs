@@ -71,6 +71,8 @@ impl<'a, S: Stream> Placed<'a, S> {
 impl<S: Stream> Stream for Placed<'_, S> {
     const VERIFY: bool = S::VERIFY;
 
+    type Blocks = S::Blocks;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         let at = self.at;
         if let Some(found) = self.find(at, words) {
@@ -104,6 +106,11 @@ impl<S: Stream> Stream for Placed<'_, S> {
 
     fn position(&self) -> usize {
         self.at
+    }
+
+    /// That of the inner stream, also for what lies in the memory.
+    fn room(&self) -> usize {
+        self.inner.room()
     }
 
     fn ahead(&mut self, word: usize, words: usize) {

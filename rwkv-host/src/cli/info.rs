@@ -48,6 +48,8 @@ struct Info {
     start_state_bytes: usize,
     scratch_bytes: u64,
     block_bytes: u64,
+    /// The shortest buffer of a streaming device: longer blocks come in pieces.
+    least_buffer_bytes: usize,
     /// Read for every token.
     fixed_bytes_per_token: u64,
     /// Read on top for every input of a sparse product that is not zero, all layers together.
@@ -135,6 +137,7 @@ impl Info {
             start_state_bytes: image.section(SectionKind::StartState).map_or(0, <[u8]>::len),
             scratch_bytes: 4 * u64::from(header.scratch_words),
             block_bytes: 4 * u64::from(header.block_words),
+            least_buffer_bytes: 4 * image.least_room()?,
             fixed_bytes_per_token: fixed,
             column_bytes,
             columns,
@@ -173,7 +176,12 @@ impl fmt::Display for Info {
         writeln!(f, "{:>12}  image (flash)", b(self.image_bytes.into()))?;
         writeln!(f, "{:>12}  state (RAM)", b(self.state_bytes as u64))?;
         writeln!(f, "{:>12}  scratch (RAM)", b(self.scratch_bytes))?;
-        writeln!(f, "{:>12}  largest block (buffer of a streaming device)", b(self.block_bytes))?;
+        writeln!(
+            f,
+            "{:>12}  largest block (buffer of a streaming device; {} at least, with rows in pieces)",
+            b(self.block_bytes),
+            self.least_buffer_bytes
+        )?;
         writeln!(
             f,
             "{:>12}  read per token, plus {} for each of {} columns that is not skipped",
@@ -201,21 +209,23 @@ impl fmt::Display for Info {
 }
 
 /// The sizes that a firmware in C is built with.
-fn macros(image: &Image<'_>) -> String {
+fn macros(image: &Image<'_>) -> anyhow::Result<String> {
     let (header, dims) = (image.header(), &image.header().dims);
     let table = HEADER_BYTES + usize::from(header.section_count()) * SECTION_BYTES;
+    let table = table as u32 / 4;
     let sizes = [
         ("LAYERS", dims.layers),
         ("DIM", dims.dim),
         ("WIDTH", header.state_width()),
         ("VOCAB", dims.vocab),
         ("SCRATCH_WORDS", header.scratch_words),
-        ("BUFFER_WORDS", header.block_words.max(table as u32 / 4)),
+        ("BUFFER_WORDS", header.block_words.max(table)),
+        ("LEAST_BUFFER_WORDS", table.max(image.least_room()? as u32)),
         ("ROW_WORDS", row_words(header, 4) as u32),
     ];
     let line = |(name, size)| format!("#define IMAGE_{name} {size}u\n");
     let identity = image.identity();
-    sizes.map(line).concat() + &format!("#define IMAGE_IDENTITY 0x{identity:08x}u\n")
+    Ok(sizes.map(line).concat() + &format!("#define IMAGE_IDENTITY 0x{identity:08x}u\n"))
 }
 
 pub(super) fn command(args: &InfoArgs) -> anyhow::Result<()> {
@@ -226,7 +236,7 @@ pub(super) fn command(args: &InfoArgs) -> anyhow::Result<()> {
     }
     let image = file.open_named(&args.image)?;
     if args.c {
-        print!("{}", macros(&image));
+        print!("{}", macros(&image)?);
         return Ok(());
     }
     let info = Info::of(&image)?;

@@ -1,6 +1,7 @@
 //! A model on a part: what it needs, what is there, and what limits it.
 
-use rwkv_core::Image;
+use rwkv_core::{Image, image::PIECE_WORDS};
+use rwkv_embedded::stream::words_around;
 use serde::Serialize;
 
 use super::{Board, Core, Layout, Place, SD_CARD, SPI_NOR, Time, Trace, over, stream};
@@ -74,6 +75,8 @@ pub struct Ram {
     pub scratch: u64,
     /// The buffers of a stream.
     pub buffers: u64,
+    /// The shortest that there may be: long rows come in pieces.
+    pub least_buffers: u64,
     /// Stack and static variables.
     pub stack: u64,
     /// Firmware, and an image in place, where they lie in RAM.
@@ -196,13 +199,14 @@ pub fn assess(layout: &Layout, part: &Part, live: f64) -> Fit {
     let ram = {
         let state = 4 * header.state_words() as u64;
         let scratch = 4 * u64::from(header.scratch_words);
-        let buffers = buffer_bytes(layout, part);
+        let [buffers, least_buffers] = buffer_bytes(layout, part);
         let program = if part.runs_from_ram { part.firmware + in_ram } else { 0 };
         let needed = state + scratch + buffers + part.stack + program;
         let total = Need { needed, there: part.ram };
         let undo = if medium.is_some() { state } else { 0 };
         let half_state = state / 2;
-        Ram { state, scratch, buffers, stack: part.stack, program, undo, half_state, total }
+        let stack = part.stack;
+        Ram { state, scratch, buffers, least_buffers, stack, program, undo, half_state, total }
     };
     let (time, limits, image_in) = limits(&trace, layout, part);
     let none = Trace::new(layout, &part.core.costs(), 0.0);
@@ -240,10 +244,12 @@ fn moving(part: &Part, time: Option<Time>) -> f64 {
     }
 }
 
-/// Bytes of the buffers of a stream.
-fn buffer_bytes(layout: &Layout, part: &Part) -> u64 {
-    let Place::Streamed { medium, .. } = part.image else { return 0 };
-    4 * stream::words(layout, medium.unit, part.buffers).iter().sum::<usize>() as u64
+/// Bytes of the buffers of a stream, and of the shortest that there may be.
+fn buffer_bytes(layout: &Layout, part: &Part) -> [u64; 2] {
+    let Place::Streamed { medium, .. } = part.image else { return [0; 2] };
+    let words = stream::words(layout, medium.unit, part.buffers);
+    let least = words_around(layout.least_words.max(PIECE_WORDS), medium.unit as usize);
+    [words, words.map(|words| words.min(least))].map(|words| 4 * words.iter().sum::<usize>() as u64)
 }
 
 /// How long a token takes, over a medium; how fast it is; and how weights are reached.

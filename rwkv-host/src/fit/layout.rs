@@ -14,6 +14,8 @@ pub struct Layout {
     pub header: Header,
     /// Bytes of the whole image.
     pub bytes: u64,
+    /// The fewest words that a buffer has room for: longer blocks come in pieces.
+    pub least_words: usize,
     /// The records of embedding, layers and head, and the words at which they begin.
     pub records: Vec<(Record, usize)>,
 }
@@ -21,14 +23,15 @@ pub struct Layout {
 impl Layout {
     /// That of an image.
     pub fn of(image: &Image<'_>) -> Self {
-        let mut records = Vec::new();
+        let (mut records, mut least_words) = (Vec::new(), 0);
         // The image was checked when it was opened, and nothing else is refused here.
-        let _ = image.walk(|_, found| {
+        let _ = image.walk(|request, found| {
             records.push((found.record, found.offset as usize / 4));
+            least_words = least_words.max(request.least_room(&found.record));
             Ok(())
         });
         let header = *image.header();
-        Self { header, bytes: header.bytes().into(), records }
+        Self { header, bytes: header.bytes().into(), least_words, records }
     }
 
     /// That of an image of the same model in another format, without converting it. Sections
@@ -37,7 +40,7 @@ impl Layout {
         let mut header = *image.header();
         let requests = convert::planned(header.version, &header.dims, options);
         let table = usize::from(header.section_count()) * SECTION_BYTES;
-        let (mut at, mut largest) = ((HEADER_BYTES + table) / 4, 0);
+        let (mut at, mut largest, mut least_words) = ((HEADER_BYTES + table) / 4, 0, 0);
         let mut records = Vec::with_capacity(requests.len());
         for (request, record) in requests {
             if request.opens_section {
@@ -46,12 +49,13 @@ impl Layout {
             records.push((record, at));
             at += RECORD_WORDS + record.payload_words();
             largest = record.blocks().fold(largest, usize::max);
+            least_words = least_words.max(request.least_room(&record));
         }
         let behind = |section: &Section| section.kind.is_optional();
         let rest: u64 =
             image.sections().filter(behind).map(|section| u64::from(section.length)).sum();
         header.block_words = largest as u32;
-        Self { header, bytes: 4 * at.next_multiple_of(4) as u64 + rest, records }
+        Self { header, bytes: 4 * at.next_multiple_of(4) as u64 + rest, least_words, records }
     }
 
     /// Columns of sparse products.

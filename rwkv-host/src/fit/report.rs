@@ -82,12 +82,27 @@ pub(super) fn one(out: &mut impl Write, fit: &Fit, others: &[Alternative]) -> io
     token(out, fit)?;
     writeln!(out)?;
     alternatives(out, fit, others)?;
-    if !fit.ram.total.is_met() {
+    if !ram.total.is_met() {
+        let saved = ram.buffers - ram.least_buffers;
+        if saved > 0 {
+            let less = if ram.total.needed - saved > ram.total.there {
+                ", which is not enough"
+            } else {
+                ""
+            };
+            writeln!(
+                out,
+                "Buffers of {} bytes would save {}{less}: long rows then come in pieces, which the \
+                 figures above do not know.",
+                Grouped(ram.least_buffers),
+                Grouped(saved)
+            )?;
+        }
         writeln!(
             out,
             "A state in 16 bits would save {} bytes of RAM. It is not available: the state is f32 in \
              every image.",
-            Grouped(fit.ram.half_state)
+            Grouped(ram.half_state)
         )?;
     }
     writeln!(out, "{}: {}", fit.part, verdict(fit))

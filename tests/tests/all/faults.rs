@@ -6,7 +6,7 @@ use embedded_storage_async::nor_flash::ReadNorFlash as ReadNorFlashAsync;
 use rwkv_core::{Digest, Error, Image, ImageError, Model, StreamError, poll, stream::InPlace};
 use rwkv_embedded::stream::{
     Buffered, Medium, Nor, NorAsync, Reads, SECTOR, SdCard, SectorDevice, Sectors, buffer_words,
-    load,
+    load, words_around,
 };
 use rwkv_host::{
     convert::Options,
@@ -22,7 +22,9 @@ use rwkv_tests::{
 };
 use tempfile::NamedTempFile;
 
-use crate::media::{FIRST, KINDS, Kind, PROMPT, Place, Room, Run, expected, on_medium, over};
+use crate::media::{
+    FIRST, KINDS, Kind, PROMPT, Place, Room, Run, expected, on_medium, over_buffers,
+};
 
 /// A driver, as those of real chips, over a simulated flash.
 struct Driver<'a, const UNIT: usize>(SimFlash<'a, UNIT>);
@@ -81,6 +83,8 @@ struct Case {
     /// Whether nobody but the checksum notices what came short: a card that falls silent within a
     /// sector.
     silent: bool,
+    /// Whether buffers have room for pieces of blocks alone.
+    cut: bool,
 }
 
 impl Case {
@@ -98,7 +102,14 @@ impl Case {
         let (format, options) = &formats()[format];
         let file = image_with(file.path(), &Options { block_bytes, ..*options });
         let name = format!("{version} {format}");
-        Self { name, bytes: on_medium(&file), clock: Clock::default(), file, silent: false }
+        Self {
+            name,
+            bytes: on_medium(&file),
+            clock: Clock::default(),
+            file,
+            silent: false,
+            cut: false,
+        }
     }
 
     fn flash<const UNIT: usize>(&self, planned: Planned) -> SimFlash<'_, UNIT> {
@@ -140,10 +151,14 @@ impl Case {
     fn survives<M: Medium>(&self, make: impl Fn(Planned) -> M, count: impl Fn(Reads) -> u64) {
         let image = self.file.open().unwrap();
         let wanted = expected(&image);
+        let words = match self.cut {
+            true => words_around(image.least_room().unwrap(), M::UNIT),
+            false => buffer_words(image.header(), M::UNIT),
+        };
         for place in [Place::default(), self.place(&image)] {
             for kind in KINDS {
                 let over = |room: &mut Room, planned| {
-                    over(kind, &image, room, &self.clock, make(planned), &place)
+                    over_buffers(kind, &image, room, &self.clock, make(planned), &place, words)
                 };
                 let (run, result) = over(&mut Room::new(&image, false), None);
                 assert_eq!(result, Ok(0));
@@ -209,14 +224,26 @@ const fn reads(reads: Reads) -> u64 {
     reads.count
 }
 
+const F32: usize = 0;
 const INT8: usize = 2;
 const INT4: usize = 3;
+const LANES: usize = 4;
 
 #[test]
 fn no_fault_at_any_word_is_silent_or_final() {
     for case in [Case::deep("4", INT8), Case::small("7a", INT4)] {
         case.survives(|planned| case.flash::<4>(planned), reads);
     }
+}
+
+#[test]
+fn no_fault_in_any_piece_is_silent_or_final() {
+    for case in [Case::deep("4", INT4), Case::small("7", F32), Case::small("7a", LANES)] {
+        let case = Case { cut: true, ..case };
+        case.survives(|planned| case.flash::<4>(planned), reads);
+    }
+    let case = Case { cut: true, ..Case::small("6", INT8) };
+    case.survives(|planned| case.flash::<512>(planned), reads);
 }
 
 #[test]

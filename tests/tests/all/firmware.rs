@@ -15,7 +15,7 @@ use rwkv_core::{
     Ending, Error, GenerateError, Generator, Image, Model, StreamError,
     sampler::{Mask, Sampler, SamplerConfig, SamplerError},
     saved::{Saved, SavedError},
-    stream::{InPlace, Stream},
+    stream::{InPlace, Stream, Whole},
     tokenizer::{StopStream, Tokenizer, Vocabulary},
 };
 use rwkv_embedded::{firmware, stream::GivingWay};
@@ -255,6 +255,8 @@ impl Flaky<'_> {
 
 impl Stream for Flaky<'_> {
     const VERIFY: bool = false;
+
+    type Blocks = Whole;
 
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         self.pass()?;

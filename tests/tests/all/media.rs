@@ -3,9 +3,12 @@
 
 use std::cell::Cell;
 
-use rwkv_core::{Digest, Error, Image, Model, StateView, exec::Columns, stream::Stream};
+use rwkv_core::{
+    Digest, Error, Image, Model, StateView, StreamError, exec::Columns, stream::Stream,
+};
 use rwkv_embedded::stream::{
     Buffered, GivingWay, Medium, Placed, PlacedRange, ReadAhead, Reads, buffer_words, row_words,
+    words_around,
 };
 use rwkv_host::{convert::Options, file::ImageFile, memory::Memory};
 use rwkv_tests::{
@@ -100,11 +103,25 @@ pub(crate) fn over<M: Medium>(
     room: &mut Room,
     clock: &Clock,
     medium: M,
+    place: &Place,
+) -> (Run, Result<usize, Error>) {
+    let words = buffer_words(image.header(), M::UNIT);
+    over_buffers(kind, image, room, clock, medium, place, words)
+}
+
+/// As [`over`], with buffers of so many words.
+pub(crate) fn over_buffers<M: Medium>(
+    kind: Kind,
+    image: &Image<'_>,
+    room: &mut Room,
+    clock: &Clock,
+    medium: M,
     Place { ranges, memory }: &Place,
+    words: usize,
 ) -> (Run, Result<usize, Error>) {
     let header = image.header();
-    let words = buffer_words(header, M::UNIT);
-    let mut buffers = [vec![0; words], vec![0; words], vec![0; row_words(header, M::UNIT)]];
+    let row = words.min(row_words(header, M::UNIT));
+    let mut buffers = [vec![0; words], vec![0; words], vec![0; row]];
     let [a, b, rows] = buffers.each_mut().map(Vec::as_mut_slice);
     let mut run = Run::default();
     let result = match kind {
@@ -148,6 +165,18 @@ fn over_flash<const UNIT: usize>(
     over(kind, image, &mut Room::new(image, false), &clock, flash, &Place::default())
 }
 
+/// As [`over_flash`], with buffers for so many words wherever they lie.
+fn over_flash_in_pieces<const UNIT: usize>(
+    kind: Kind,
+    (image, bytes): (&Image<'_>, &[u8]),
+    words: usize,
+) -> (Run, Result<usize, Error>) {
+    let clock = Clock::default();
+    let flash = SimFlash::<UNIT>::new(bytes, &clock);
+    let (mut room, words) = (Room::new(image, false), words_around(words, UNIT));
+    over_buffers(kind, image, &mut room, &clock, flash, &Place::default(), words)
+}
+
 pub(crate) fn expected(image: &Image<'_>) -> Vec<Digest> {
     step(&mut Memory::new(image), image, &PROMPT).unwrap().0
 }
@@ -188,6 +217,59 @@ fn every_stream_gives_the_same_bits_and_reads_what_it_needs() {
             assert!(run.reads.bytes.is_multiple_of(512));
         }
     });
+}
+
+/// A buffer may be shorter than a row: the same bits, of the same bytes.
+#[test]
+fn blocks_that_are_longer_than_the_buffer_come_in_pieces() {
+    let mut shortest = usize::MAX;
+    every_image(|name, file| {
+        let least = in_pieces(name, &file.open().unwrap(), file);
+        shortest = shortest.min(least);
+    });
+    // Lines with several words of sub-scales.
+    let model = random::wide("7");
+    for (format, options) in formats() {
+        let file = image_with(model.path(), &options);
+        in_pieces(&format!("wide 7 {format}"), &file.open().unwrap(), &file);
+    }
+    println!("the shortest buffer has {shortest} words");
+}
+
+/// Buffers from the shortest on, over both streams. Returns its words.
+fn in_pieces(name: &str, image: &Image<'_>, file: &ImageFile) -> usize {
+    let (bytes, wanted) = (on_medium(file), expected(image));
+    let (fixed, column) = token_bytes(image);
+    let (least, block) = (image.least_room().unwrap(), image.header().block_words as usize);
+    assert!(least <= block.max(20), "{name}: {least} of {block}");
+    for kind in KINDS {
+        for words in [least, least + 13] {
+            let (run, result) = over_flash_in_pieces::<4>(kind, (image, &bytes), words);
+            assert_eq!(result, Ok(0), "{name} {kind:?} {words} of {block}");
+            assert!(run.digests == wanted, "{name} {kind:?} {words} of {block}");
+            let needed = PROMPT.len() as u64 * fixed + run.columns.live * column;
+            assert_eq!(run.reads.bytes, needed, "{name} {kind:?} {words} of {block}");
+        }
+    }
+    for kind in KINDS {
+        let (run, result) = over_flash_in_pieces::<512>(kind, (image, &bytes), least);
+        assert_eq!(result, Ok(0), "{name} by sectors");
+        assert!(run.digests == wanted, "{name} by sectors");
+        if kind == Kind::Buffered {
+            // In pieces or not: what was read is not read again.
+            let (whole, _) = over_flash::<512>(kind, (image, &bytes));
+            assert_eq!(run.reads.bytes, whole.reads.bytes, "{name} by sectors");
+        }
+    }
+    // One word less is not enough, and says so.
+    if least > 20 {
+        for kind in KINDS {
+            let (_, result) = over_flash_in_pieces::<4>(kind, (image, &bytes), least - 1);
+            let needed = StreamError::Buffer { words: least as u32 };
+            assert_eq!(result, Err(Error::Stream(needed)), "{name} {kind:?}");
+        }
+    }
+    least
 }
 
 /// Sectors are read once where words are read one after the other.
@@ -325,8 +407,10 @@ fn a_start_state_is_read_over_every_stream() {
     for fault in [None, Some(Fault::Error), Some(Fault::Short), Some(Fault::Flip)] {
         for at in 0..if fault.is_some() { 3 } else { 1 } {
             let fault = fault.map(|fault| (at, fault));
-            begin::<4>(&image, &bytes, fault, &wanted);
-            begin::<512>(&image, &bytes, fault, &wanted);
+            for words in [image.header().block_words as usize, image.least_room().unwrap()] {
+                begin::<4>(&image, &bytes, fault, words, &wanted);
+                begin::<512>(&image, &bytes, fault, words, &wanted);
+            }
         }
     }
 }
@@ -335,10 +419,11 @@ fn begin<const UNIT: usize>(
     image: &Image<'_>,
     bytes: &[u8],
     fault: Option<(usize, Fault)>,
+    words: usize,
     wanted: &[f32],
 ) {
     let (header, first) = (*image.header(), FIRST as u32);
-    let words = buffer_words(&header, UNIT);
+    let words = words_around(words, UNIT);
     let clock = Clock::default();
     let mut memory = Memory::new(image);
     let (mut state, scratch) = memory.split(image).unwrap();

@@ -48,6 +48,8 @@ struct Watched<S> {
 impl<S: Stream> Stream for Watched<S> {
     const VERIFY: bool = S::VERIFY;
 
+    type Blocks = S::Blocks;
+
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         self.asked.borrow_mut().push((self.stream.position(), words));
         self.stream.next(words).await
@@ -68,6 +70,10 @@ impl<S: Stream> Stream for Watched<S> {
 
     fn position(&self) -> usize {
         self.stream.position()
+    }
+
+    fn room(&self) -> usize {
+        self.stream.room()
     }
 }
 

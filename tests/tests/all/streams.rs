@@ -10,7 +10,7 @@ use rwkv_core::{
     Digest, Error, Image, ImageError, Model, StreamError,
     exec::Columns,
     image::{Id, Layout, RECORD_WORDS, SectionKind},
-    stream::{InPlace, Stream},
+    stream::{InPlace, Stream, Whole},
 };
 use rwkv_host::{convert::Weights, memory::Memory};
 use rwkv_tests::{baked, formats, image, image_with, shipped, step};
@@ -61,6 +61,8 @@ impl<'a> Medium<'a> {
 
 impl Stream for Medium<'_> {
     const VERIFY: bool = true;
+
+    type Blocks = Whole;
 
     async fn next(&mut self, words: usize) -> Result<&[u32], StreamError> {
         self.deliver(None, words).await

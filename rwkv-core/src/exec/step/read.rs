@@ -1,15 +1,29 @@
 //! From the stream: records, their tiles and single rows, each checked before it is used.
 
-use super::{Step, carry_row};
+use super::{Cut, Step, carry_row};
 use crate::{
     error::{Error, ImageError},
-    exec::{Input, Lane, Logits, Part, Span, TILE_ROWS, Work},
+    exec::{
+        Input, Lane, Logits, Part, RoomLeft, Span, TILE_ROWS, Work,
+        blocks::{Parts, Piece, Place, first_words, is_cut},
+        table_may_be_cut,
+    },
     image::{self, RECORD_WORDS, Record, Shape},
-    kernel::{Arranged, Kernel},
+    kernel::{Arranged, Generic, Kernel},
     op::{self, Activation},
     state::StateView,
-    stream::Stream,
+    stream::{Blocks, Stream},
 };
+
+/// The input of a product, as its rows want it.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    pub(super) record: Record,
+    pub(super) input: Span,
+    pub(super) arranged: Option<Arranged>,
+    /// Whether its blocks come in pieces.
+    cut: bool,
+}
 
 impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
     /// Passes over the zeros that fill the last 16 bytes of a section.
@@ -32,22 +46,49 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
     ) -> Result<(), Error> {
         let record = self.record(shape).await?;
         for (first, rows) in record.tiles() {
-            let tile = block(&mut self.stream, record.tile_words(rows)).await?;
-            visit(&mut self.lane, &mut self.state, first, bytemuck::cast_slice(tile))?;
+            let Self { stream, lane, state, .. } = self;
+            // A head is used as a whole.
+            if !(shape.tile_rows == 0 && is_cut(stream, record.tile_words(rows))) {
+                let tile = block(stream, record.tile_words(rows)).await?;
+                visit(lane, state, first, bytemuck::cast_slice(tile))?;
+                continue;
+            }
+            let (vectors, room) = (record.cols as usize, stream.room());
+            let parts = |rows: usize| Parts::plain(rows.saturating_mul(vectors), vectors);
+            let end = stream.position().saturating_add(parts(rows).words());
+            let behind = match (record.rows as usize).saturating_sub(first + rows) {
+                0 => (end, RECORD_WORDS),
+                left => (end, parts(rows.min(left)).first(room)),
+            };
+            let visit = &mut |piece: Piece<'_>| match piece {
+                Piece::Line(word, words, _) => {
+                    let channel = word.checked_div(vectors).unwrap_or_default();
+                    visit(lane, state, first + channel, bytemuck::cast_slice(words))
+                }
+                Piece::Scales(..) | Piece::Subs(..) => Err(Error::Internal),
+            };
+            S::Blocks::pieces(stream, parts(rows), Place::Next(Some(behind)), visit).await?;
         }
         Ok(())
     }
 
-    /// The record of a row-major matrix, and the vector in `input` as its rows want it.
-    pub(super) async fn open_rows(
-        &mut self,
-        shape: Shape,
-        input: Span,
-    ) -> Result<(Record, Option<Arranged>), Error> {
+    /// The record of a row-major matrix, and the vector in `input` as its rows want it. `wait` says
+    /// whether the outputs of a block that comes in pieces wait in the room of the input.
+    async fn open_rows(&mut self, shape: Shape, input: Span, wait: bool) -> Result<Rows, Error> {
         let record = self.record(shape).await?;
-        let arranged = self.lane.arrange(self.kernel, &record, input, record.cols as usize)?;
+        let rows = record.tiles().next().map_or(0, |(_, rows)| rows);
+        let cut = is_cut(&self.stream, record.tile_words(rows))
+            && (!wait || rows <= RoomLeft::of(&record, input).rows.len());
+        let cols = record.cols as usize;
+        let arranged = if S::Blocks::CUT && cut {
+            let words = first_words(&self.stream, Parts::rows(&record, rows));
+            self.stream.ahead(self.stream.position(), words);
+            self.lane.arrange(Generic, &record, input, cols)?
+        } else {
+            self.lane.arrange(self.kernel, &record, input, cols)?
+        };
         self.spent(shape.id, Part::Quantise);
-        Ok((record, arranged))
+        Ok(Rows { record, input, arranged, cut })
     }
 
     /// `out = f(W·x)` with the vector in `input`.
@@ -58,10 +99,16 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
         out: Span,
         f: Activation,
     ) -> Result<(), Error> {
-        let (record, arranged) = self.open_rows(shape, input).await?;
+        let product = self.open_rows(shape, input, false).await?;
+        let Rows { record, arranged, cut, .. } = product;
         for (first, rows) in record.tiles() {
-            let tile = block(&mut self.stream, record.tile_words(rows)).await?;
             let place = out.part(first, rows);
+            if S::Blocks::CUT && cut {
+                let rows = (first, rows);
+                S::Blocks::cut(self, Cut::Rows { product, rows, out: place }).await?;
+                continue;
+            }
+            let tile = block(&mut self.stream, record.tile_words(rows)).await?;
             self.lane.tile(self.kernel, &record, tile, (input, arranged), place)?;
         }
         self.spent(shape.id, Part::Rows);
@@ -79,14 +126,31 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
     ) -> Result<(), Error> {
         let work = |part| Work { section: self.section, id: Some(shape.id), part };
         let [multiplied, stored] = [Part::Rows, Part::Store].map(work);
-        let (record, arranged) = self.open_rows(shape, input).await?;
+        let product = self.open_rows(shape, input, true).await?;
+        let Rows { record, arranged, cut, .. } = product;
         for (start, rows) in record.tiles() {
-            let tile = block(&mut self.stream, record.tile_words(rows)).await?;
+            let tile: &[u32] = if S::Blocks::CUT && cut {
+                let rows = (start, rows);
+                S::Blocks::cut(
+                    self,
+                    Cut::Rows { product, rows, out: RoomLeft::of(&record, input).rows },
+                )
+                .await?;
+                &[]
+            } else {
+                block(&mut self.stream, record.tile_words(rows)).await?
+            };
             let mut y = [0.0; TILE_ROWS];
             for first in (0..rows).step_by(TILE_ROWS) {
                 let (y, _) = y.split_at_mut(TILE_ROWS.min(rows - first));
-                let place = (tile, first, rows);
-                self.lane.rows(self.kernel, &record, place, (input, arranged), y)?;
+                if S::Blocks::CUT && cut {
+                    let outputs = RoomLeft::of(&record, input).rows.part(first, y.len());
+                    let outputs = self.lane.get(outputs)?;
+                    y.iter_mut().zip(outputs).for_each(|(y, output)| *y = *output);
+                } else {
+                    let place = (tile, first, rows);
+                    self.lane.rows(self.kernel, &record, place, (input, arranged), y)?;
+                }
                 self.logits.spent(multiplied);
                 visit(&mut self.lane, &mut self.logits, start + first, y)?;
                 self.logits.spent(stored);
@@ -125,9 +189,13 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
         let record = parse(words, &shape, (at as u32).wrapping_mul(4))?;
         let (first, words) = (at.saturating_add(RECORD_WORDS), record.tile_words(1));
         let place = row.saturating_mul(words).saturating_add(first);
-        let row = self.stream.read_at(place, words).await?;
-        let row = checked::<S>(row, place)?;
-        op::dequantise(&record, row, self.lane.get_mut(out)?);
+        if is_cut(&self.stream, words) && table_may_be_cut(&record) {
+            S::Blocks::cut(self, Cut::TableRow { record: &record, at: place, out }).await?;
+        } else {
+            let row = self.stream.read_at(place, words).await?;
+            let row = checked::<S>(row, place)?;
+            op::dequantise(&record, row, self.lane.get_mut(out)?);
+        }
         Ok(first.saturating_add(record.payload_words()))
     }
 }
