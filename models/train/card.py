@@ -170,9 +170,8 @@ calibrate on:
 """
 
 
-def bits_of_image(path, weights, text):
-    """(bytes, bits per byte of the text) of the image of a file."""
-    tokenizer = path.parent / LIST
+def bits_of_image(path, tokenizer, weights, text):
+    """(bytes, bits per byte of the text) of the image of a file, with a list of tokens if there is one."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "model.rwkv"
         tool.rwkv("convert", path, "-o", image, "--weights", weights, *(("--tokenizer", tokenizer) if tokenizer.exists() else ()))
@@ -189,7 +188,7 @@ def images(path, before, corpus, text):
     for title, weights_of, weights in (("float weights, before the phase for four bits", before, "f32"), ("f32", path, "f32"),
                                        ("int8", path, "int8"), ("int4", path, "int4")):
         if weights_of:
-            size, bits = bits_of_image(weights_of, weights, file)
+            size, bits = bits_of_image(weights_of, path.parent / LIST, weights, file)
             reference = bits if reference is None else reference
             rows.append(f"| {title} | {size:,} | {bits:.4f} | {100 * (bits / reference - 1):+.2f} % |")
     return IMAGES.format(text=text, bytes=file.stat().st_size, file=f"models/train/work/{file.name}", rows="\n".join(rows))

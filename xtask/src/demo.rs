@@ -97,12 +97,17 @@ pub(crate) fn image(model: &str, name: &str, options: &[&str]) -> anyhow::Result
     // Steps of the tests run side by side, and may want the same one.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let checkpoint = root().join("models").join(model).join(format!("{model}.safetensors"));
+    let folder = root().join("models").join(model);
+    let checkpoint = folder.join(format!("{model}.safetensors"));
     let dir = root().join("target/demo");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let image = dir.join(format!("{model}-{name}.rwkv"));
     let mut convert = rwkv()?;
     convert.arg("convert").arg(checkpoint).arg("-o").arg(&image).args(options);
+    let vocabulary = folder.join("vocabulary.txt");
+    if vocabulary.exists() {
+        convert.arg("--tokenizer").arg(vocabulary);
+    }
     job::output(&mut convert)?;
     Ok(image)
 }

@@ -59,10 +59,11 @@ enum Model {
 }
 
 /// The models of the table.
-const MODELS: [Model; 5] = [
+const MODELS: [Model; 6] = [
     Model::Shipped("tunes-16k"),
     Model::Shipped("tunes-v4"),
     Model::Shipped("tunes-m4"),
+    Model::Shipped("prose-m4"),
     Model::Random(Synthetic { version: "4", tiny: true }, &["tunes-16k", "tunes-v4"]),
     Model::Random(Synthetic { version: "7", tiny: true }, &["tunes-m4"]),
 ];

@@ -12,6 +12,7 @@ use rwkv_host::{
     device::{Device, DeviceError, DeviceSpec, Options, QemuBoard},
     fit::{Board, Layout, Trace, live_share},
     memory::Memory as HostMemory,
+    tokenizer::{Choice, List, Tokenizer},
     validate::{Host, Verdict, validate},
 };
 use rwkv_tests::{
@@ -192,27 +193,65 @@ fn boards_with_16_kb_write_a_tune() {
     }
 }
 
-/// The model for boards of 1 MB of flash and 128 KB of RAM, on such a board.
+/// Blocks that are larger than what state and scratch leave of the RAM come in pieces.
 #[test]
-fn a_board_with_128_kb_writes_a_tune() {
+fn a_board_without_room_for_a_block_reads_it_in_pieces() {
+    let board = QemuBoard::Lm3s6965Evb;
+    if !can_run(board) {
+        return;
+    }
+    let checkpoint = random::wider("4", 7);
+    for (block_bytes, whole) in [(1 << 10, true), (1 << 15, false)] {
+        let conversion = Conversion { block_bytes, ..Conversion::new(Weights::Int8) };
+        let file = image_with(checkpoint.path(), &conversion);
+        let image = file.open().expect("it opens");
+        let device = Device::open(DeviceSpec::Qemu(board), &image, &Options::default());
+        let mut device = device.expect("it starts");
+        let mut host = Host::parallel(&image, WARM).expect("the host starts");
+        let verdict =
+            validate(&mut device, &mut host, WARM, &[1, 2], 2, |_| {}).expect("there is a verdict");
+        let buffers = device.memory().expect("the board tells its memory").buffers;
+        let block = 4 * image.header().block_words;
+        println!("blocks of {block} bytes, buffers of {buffers}\n{verdict}\n");
+        assert!(verdict.is_equal(), "{verdict}");
+        assert_eq!(buffers >= block, whole, "{buffers} bytes of buffers for blocks of {block}");
+    }
+}
+
+/// The models for boards of 1 MB of flash and 128 KB of RAM, on such a board.
+#[test]
+fn a_board_with_128_kb_writes_tunes_and_prose() {
     let board = QemuBoard::NetduinoPlus2;
     if !can_run(board) {
         return;
     }
-    let checkpoint = shipped("tunes-m4");
-    let prompt = fs::read(checkpoint.with_file_name("prompt.txt")).expect("its prompt");
-    let prompt: Vec<u32> = prompt.into_iter().map(u32::from).collect();
-    for weights in [Weights::Int8, Weights::Int4] {
-        let file = image_with(&checkpoint, &Conversion::new(weights));
-        let image = file.open().expect("it opens");
-        let device = DeviceSpec::Qemu(board);
-        let mut device = Device::open(device, &image, &Options::default()).expect("it starts");
-        let mut host = Host::parallel(&image, WARM).expect("the host starts");
-        let verdict = validate(&mut device, &mut host, WARM, &prompt, TOKENS, |_| {})
-            .expect("there is a verdict");
-        println!("{verdict}");
-        assert!(verdict.is_equal(), "{verdict}");
-        has_room(DeviceSpec::Qemu(board), device.memory().expect("the board tells its memory"));
+    for (model, formats) in
+        [("tunes-m4", &[Weights::Int8, Weights::Int4][..]), ("prose-m4", &[Weights::Int4])]
+    {
+        let checkpoint = shipped(model);
+        let prompt = fs::read(checkpoint.with_file_name("prompt.txt")).expect("its prompt");
+        let vocabulary = checkpoint.with_file_name("vocabulary.txt");
+        let tokenizer = match vocabulary.exists() {
+            true => Choice::Vocabulary(List::read(&vocabulary).expect("a list").section()),
+            false => Choice::Bytes,
+        };
+        for weights in formats {
+            let conversion = Conversion { tokenizer: &tokenizer, ..Conversion::new(*weights) };
+            let file = image_with(&checkpoint, &conversion);
+            let image = file.open().expect("it opens");
+            let text = Tokenizer::of(&image, None).expect("its tokenizer");
+            let prompt = text.encode(&prompt).expect("bytes have tokens");
+            let device = DeviceSpec::Qemu(board);
+            let mut device = Device::open(device, &image, &Options::default()).expect("it starts");
+            let mut host = Host::parallel(&image, WARM).expect("the host starts");
+            let verdict = validate(&mut device, &mut host, WARM, &prompt, TOKENS, |_| {})
+                .expect("there is a verdict");
+            let written: Vec<&[u8]> = verdict.generated.iter().map(|t| text.decode(*t)).collect();
+            println!("{model}\n{verdict}\n{}\n", String::from_utf8_lossy(&written.concat()));
+            assert!(verdict.is_equal(), "{model}: {verdict}");
+            let memory = device.memory().expect("the board tells its memory");
+            has_room(DeviceSpec::Qemu(board), memory);
+        }
     }
 }
 
