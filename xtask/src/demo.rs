@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -61,14 +61,40 @@ impl Demo {
         };
         let model = self.model.as_deref().unwrap_or_else(|| best(&self.board));
         let image = image(model, &self.weights, &["--weights", &self.weights])?;
-        let prompt = root().join("models").join(model).join("prompt.txt");
         eprintln!("{model} on {device}:\n");
         let mut validate = rwkv()?;
-        validate.arg("validate").arg(image).args(["--device", &device, "--stream"]);
-        validate.arg("--prompt-file").arg(prompt);
-        validate.args(["-n", &self.count.to_string(), "--seed", &self.seed.to_string()]);
-        validate.args(["--temperature", "0.8", "--top-k", "40"]);
-        job::run(&mut validate)
+        validate.arg("validate").arg(&image).args(["--device", &device, "--stream"]);
+        self.choose(model, &mut validate);
+        job::run(&mut validate)?;
+        if model.starts_with("tunes") && setup::ENGRAVER.is_installed() {
+            self.engrave(model, &image)?;
+        }
+        Ok(())
+    }
+
+    /// What is read, and how tokens are chosen.
+    fn choose(&self, model: &str, command: &mut Command) {
+        command.arg("--prompt-file").arg(root().join("models").join(model).join("prompt.txt"));
+        command.args(["-n", &self.count.to_string(), "--seed", &self.seed.to_string()]);
+        command.args(["--temperature", "0.8", "--top-k", "40"]);
+    }
+
+    /// The same tune as notes. The host writes it once more: its bits were those of the board.
+    fn engrave(&self, model: &str, image: &Path) -> anyhow::Result<()> {
+        let mut generate = rwkv()?;
+        generate.arg("generate").arg(image).args(["--stop", "\n\n"]);
+        self.choose(model, &mut generate);
+        let tune = job::output(&mut generate)?;
+        let dir = root().join("target/demo");
+        let (text, notes) = (dir.join("tune.abc"), dir.join("tune.svg"));
+        fs::write(&text, tune).with_context(|| format!("cannot write {}", text.display()))?;
+        let mut engraver = Command::new(setup::ENGRAVER.program);
+        engraver.args(["-q", "-g", "--bgcolor", "white", "-O"]).arg(&notes).arg(&text);
+        job::output(&mut engraver)?;
+        // It numbers the tunes of a file.
+        fs::rename(dir.join("tune001.svg"), &notes).context("abcm2ps made no picture")?;
+        eprintln!("the tune as notes: {}", notes.display());
+        Ok(())
     }
 }
 

@@ -65,6 +65,9 @@ pub(crate) const COMPILERS: [Tool; 5] = [ARM_GCC, NEWLIB, MAKE, CMAKE, COMPILER]
 /// The browser that a test opens a report in; without it that test is skipped and says so.
 pub(crate) const BROWSER: Tool = program("chromium", "chromium");
 
+/// What engraves a tune. The demo goes without it.
+pub(crate) const ENGRAVER: Tool = Tool { program: "abcm2ps", args: &["-V"], package: "abcm2ps" };
+
 /// Every emulator.
 pub(crate) const EMULATORS: [Tool; 4] = [QEMU_ARM, QEMU_RISCV, QEMU_AARCH64, NODE];
 
@@ -93,6 +96,11 @@ fn rustup() -> Command {
 }
 
 impl Tool {
+    /// Whether it is there already.
+    pub(crate) fn is_installed(self) -> bool {
+        works(self.program, self.args)
+    }
+
     /// Whether it is there; installs it where that is possible without asking. One package at a
     /// time: apt has refused several at once with "held broken packages" where each goes in alone.
     pub(crate) fn is_there(self) -> bool {

@@ -15,6 +15,7 @@ use super::{Logits, Step, step::Cut};
 
 /// How a block is put together: its checksum, scales, then lines of sub-scales and weights.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Parts {
     scales: usize,
     subs: usize,
@@ -26,6 +27,7 @@ pub struct Parts {
 
 /// What of a block lies in one piece. Places are counted in words.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Piece<'a> {
     /// Scales from this one on.
     Scales(usize, &'a [u32]),
@@ -37,6 +39,7 @@ pub enum Piece<'a> {
 
 /// Where a block lies.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Place {
     /// Next in the stream. What is read after it, first word and number, if that is known.
     Next(Option<(usize, usize)>),
@@ -118,7 +121,7 @@ impl Parts {
             };
             let (words, rest) = piece.split_at_checked(left.max(1)).unwrap_or((piece, &[]));
             match word {
-                0 => words.iter().for_each(|word| *checksum = *word),
+                0 => *checksum = words.first().copied().unwrap_or_default(),
                 _ if word <= self.scales => visit(Piece::Scales(word - 1, words))?,
                 _ if inside < self.subs => visit(Piece::Subs(inside, words))?,
                 _ => visit(Piece::Line(inside - self.subs, words, words.len() == left))?,
@@ -130,7 +133,7 @@ impl Parts {
     }
 }
 
-/// Whether blocks may come in pieces. There are two answers.
+/// Whether blocks may come in pieces. There are two answers, [`Whole`] and [`InPieces`], and no third.
 #[expect(async_fn_in_trait, reason = "as streams, these are used by value")]
 pub trait Blocks {
     #[doc(hidden)]

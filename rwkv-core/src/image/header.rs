@@ -175,7 +175,7 @@ pub struct Header {
     pub dims: Dims,
     /// Words of scratch that a step needs.
     pub scratch_words: u32,
-    /// Words of the largest block: what a streaming buffer must hold.
+    /// Words of the largest block: what a streaming buffer holds, or less for blocks in pieces.
     pub block_words: u32,
     /// Byte offset of the first layer's section.
     pub layers_offset: u32,

@@ -49,7 +49,7 @@ pub struct rwkv_info {
     pub state_words: u32,
     /// Words of scratch.
     pub scratch_words: u32,
-    /// Words of the buffer that weights on a medium need.
+    /// Words of the buffer for weights on a medium that has room for every block.
     pub buffer_words: u32,
     /// Bytes of the image.
     pub bytes: u32,
@@ -190,8 +190,8 @@ pub unsafe extern "C" fn rwkv_scratch_words(image: *const rwkv_image) -> usize {
     unsafe { opaque::value(image) }.map_or(0, |image| image.header.scratch_words as usize)
 }
 
-/// Words of the buffer that a model needs for weights on a medium, for both buffers and more where
-/// it is read ahead; 0 for weights in memory.
+/// Words of the buffer for weights on a medium that has room for every block, for both buffers and
+/// more where it is read ahead; 0 for weights in memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rwkv_buffer_words(image: *const rwkv_image) -> usize {
     // SAFETY: the caller's promises.

@@ -13,7 +13,7 @@ use rwkv_core::{
     stream::{InPlace, Stream},
     tokenizer::Tokenizer,
 };
-use rwkv_embedded::stream::{Ahead, Buffered, Placed, ReadAhead, row_words};
+use rwkv_embedded::stream::{Ahead, Buffered, Placed, ReadAhead, least_block_words, row_words};
 
 use crate::{
     error::{Fault, rwkv_error},
@@ -203,12 +203,12 @@ fn loaded<S: Source>(image: &Opened, running: Running) -> Loaded {
     Loaded { running, calls: &S::CALLS, tokenizer: image.tokenizer() }
 }
 
-/// The buffer, if it has room for the header, and so for a piece of a row. Whether it has for what
-/// must come whole is seen when that is read.
+/// The buffer, if it has room for the header and for what comes whole in every image of it. Whether
+/// it has for blocks of many narrow rows is seen when they are read.
 fn buffer(image: &Opened, given: Option<&'static mut [u32]>) -> Result<&'static mut [u32], Fault> {
     let all = buffer_words(image) as u32;
     let buffer = given.ok_or(Fault::new(rwkv_error::NoBuffer, 0, all))?;
-    let needed = buffer_words_for(image, 0);
+    let needed = buffer_words_for(image, least_block_words(&image.header));
     if buffer.len() < needed {
         return Err(Fault::room(buffer.len(), needed));
     }

@@ -222,6 +222,10 @@ impl<'b, M: Medium, const N: usize> ReadAhead<'b, M, N> {
 
     /// Looks at the header at the end of what was read.
     fn learn(&self, run: Run, slot: &Slot<'b>) {
+        if !matches!(self.plan.get(), Plan::Nothing) {
+            // A piece that is as long as a header; the model has said what comes behind it.
+            return;
+        }
         let (first, _) = slot.held.get();
         let Ok(buffer) = slot.buffer.try_borrow() else { return };
         let header = (run.end() - first).checked_sub(RECORD_WORDS).and_then(|at| buffer.get(at..));

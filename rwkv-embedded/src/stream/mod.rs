@@ -12,8 +12,8 @@
 //!
 //! [`Placed`] lies over either: part of the image in internal flash or RAM, the rest from there.
 //!
-//! Both streams compare the checksum of every block before it is used, unless their parameter
-//! `VERIFY` is false. Buffers are the caller's: [`buffer_words`] has room for every block as a whole;
+//! Both streams compare the checksum of every block before it is used (of a vector in pieces, before
+//! the token ends), unless their parameter `VERIFY` is false. Buffers are the caller's: [`buffer_words`] has room for every block as a whole;
 //! with less, down to [`least_buffer_words`], the longer ones come in pieces.
 
 mod ahead;
@@ -141,12 +141,22 @@ pub const fn buffer_words(header: &Header, unit: usize) -> usize {
 /// most, as `rwkv convert --block-bytes 512` makes them: rows and columns that are longer come in
 /// pieces. How few are enough for any other image is in `rwkv info`.
 pub const fn least_buffer_words(header: &Header, unit: usize) -> usize {
-    // The parameters of a head are used as a whole.
+    let whole = least_block_words(header);
+    let least = words_around(if whole > PIECE_WORDS { whole } else { PIECE_WORDS }, unit);
+    let all = buffer_words(header, unit);
+    if least < all { least } else { all }
+}
+
+/// Words of what comes whole in every image of a header: the parameters of a head, and rows of a
+/// DeepEmbed that is too wide for its sub-scales to have room.
+pub const fn least_block_words(header: &Header) -> usize {
     let vectors = if matches!(header.version, Version::V7 | Version::V7a) { 5 } else { 3 };
     let head = 1 + vectors * header.dims.head_size as usize;
-    let least = words_around(if head > PIECE_WORDS { head } else { PIECE_WORDS }, unit);
-    let whole = buffer_words(header, unit);
-    if least < whole { least } else { whole }
+    let rank = header.dims.deep_rank as usize;
+    let row = if rank > 64 { rank * rank + 8 } else { 0 };
+    let most = header.block_words as usize;
+    let whole = if head > row { head } else { row };
+    if whole < most { whole } else { most }
 }
 
 /// Words of a buffer for a row of any table of an image, in any format: the rows of [`ReadAhead`].

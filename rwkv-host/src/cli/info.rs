@@ -180,7 +180,7 @@ impl fmt::Display for Info {
             f,
             "{:>12}  largest block (buffer of a streaming device; {} at least, with rows in pieces)",
             b(self.block_bytes),
-            self.least_buffer_bytes
+            b(self.least_buffer_bytes as u64)
         )?;
         writeln!(
             f,

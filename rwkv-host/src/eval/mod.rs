@@ -8,8 +8,8 @@
 //!
 //! Sums run in the order of the text, so the number of threads changes nothing.
 //!
-//! Images of floats may be read on the fast path. The start of the text is then read on the exact one as well,
-//! and the report says how far they are apart.
+//! Images of floats may be read on the fast path. The start of the text is then read on the exact
+//! one as well, and the report says how far they are apart.
 
 mod distribution;
 mod reader;
@@ -96,8 +96,8 @@ pub enum EvalError {
     Fast(#[from] FastError),
     /// The fast path is too far from the exact one.
     #[error(
-        "on the fast path a logit is {0:.1e} of the largest away from the exact one, which is more than \
-         {BOUND:.0e}: leave --fast away"
+        "on the fast path a logit is {0:.1e} of the largest away from the exact one, which is more \
+         than {BOUND:.0e}: leave --fast away"
     )]
     Apart(f32),
     /// It is not known how many bytes the tokens are.
@@ -158,7 +158,7 @@ fn whole(
             progress(bits.len(), total);
         }
         let mut report = Report::new(&text(image, tokens, options)?, &bits);
-        report.fast = reader.deviation()?;
+        report.fast = reader.deviation();
         return Ok(report);
     };
     compare(image, reference, tokens, options, progress)
@@ -221,7 +221,7 @@ fn compare(
     let mut report = Report::new(&text, &bits);
     report.reference = Some(Comparison::new(&text, &beside, costs, part_count));
     let [ours, theirs] = readers.map(Reader::deviation);
-    report.fast = Deviation::of_both(ours?, theirs?);
+    report.fast = Deviation::of_both(ours, theirs);
     Ok(report)
 }
 

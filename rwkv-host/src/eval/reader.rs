@@ -1,6 +1,6 @@
 //! Reads a text with one image, on either path.
 
-use rwkv_core::{Error, Image};
+use rwkv_core::Image;
 
 use super::{Deviation, EvalError};
 use crate::{
@@ -18,12 +18,12 @@ const CHECKED: usize = 256;
 pub(super) struct Reader<'a> {
     image: &'a Image<'a>,
     exact: Memory,
-    fast: Option<Fast<'a>>,
+    fast: Option<Checked<'a>>,
     logits: Vec<f32>,
 }
 
 /// The fast path, and how far it was from the exact one on the tokens that both have read.
-struct Fast<'a> {
+struct Checked<'a> {
     reader: FastReader<'a>,
     checked: Deviation,
 }
@@ -32,18 +32,21 @@ impl<'a> Reader<'a> {
     pub(super) fn new(image: &'a Image<'a>, fast: bool) -> Result<Self, EvalError> {
         let open = || {
             let checked = Deviation { tokens: 0, largest: 0.0 };
-            Ok::<_, EvalError>(Fast { reader: FastReader::new(image)?, checked })
+            Ok::<_, EvalError>(Checked { reader: FastReader::new(image)?, checked })
         };
         let fast = fast.then(open).transpose()?;
         Ok(Self { image, exact: Memory::new(image), fast, logits: Vec::new() })
     }
 
     /// The logits after each of the tokens.
-    pub(super) fn read(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
+    ///
+    /// # Errors
+    /// [`EvalError::Apart`] if the fast path turns out to be too far from the exact one.
+    pub(super) fn read(&mut self, tokens: &[u32]) -> Result<&[f32], EvalError> {
         let vocab = self.image.header().dims.vocab as usize;
         self.logits.resize(tokens.len() * vocab, 0.0);
         let mut sinks = sinks(&mut self.logits, vocab);
-        let Some(Fast { reader, checked }) = &mut self.fast else {
+        let Some(Checked { reader, checked }) = &mut self.fast else {
             prefill(self.image, self.exact.state(self.image)?, tokens, &mut sinks)?;
             return Ok(&self.logits);
         };
@@ -56,20 +59,16 @@ impl<'a> Reader<'a> {
             let apart = fast::deviation(&exact, &self.logits[..exact.len()], vocab);
             checked.largest = checked.largest.max(apart);
             checked.tokens += both.len();
+            if checked.largest > BOUND {
+                return Err(EvalError::Apart(checked.largest));
+            }
         }
         Ok(&self.logits)
     }
 
     /// How far the fast path was from the exact one, if it was taken.
-    ///
-    /// # Errors
-    /// [`EvalError::Apart`] if that was too far.
-    pub(super) fn deviation(self) -> Result<Option<Deviation>, EvalError> {
-        let checked = self.fast.map(|fast| fast.checked);
-        match checked.filter(|checked| checked.largest > BOUND) {
-            Some(far) => Err(EvalError::Apart(far.largest)),
-            None => Ok(checked),
-        }
+    pub(super) fn deviation(self) -> Option<Deviation> {
+        self.fast.map(|fast| fast.checked)
     }
 }
 

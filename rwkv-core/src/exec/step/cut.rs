@@ -18,6 +18,7 @@ use crate::{
 
 /// A block that comes in pieces, and what is to be done with it. `behind` is read after it.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Cut<'c> {
     /// Rows of a product, the first and how many, to `out`.
     Rows { product: Rows, rows: (usize, usize), out: Span },

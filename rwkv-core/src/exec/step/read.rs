@@ -17,6 +17,7 @@ use crate::{
 
 /// The input of a product, as its rows want it.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Rows {
     pub(super) record: Record,
     pub(super) input: Span,
@@ -45,10 +46,12 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
         mut visit: impl FnMut(&mut Lane<'_>, &mut StateView<'_>, usize, &[f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let record = self.record(shape).await?;
+        let most = record.tiles().next().map_or(0, |(_, rows)| record.tile_words(rows));
+        // A head is used as a whole.
+        let cut = shape.tile_rows == 0 && is_cut(&self.stream, most);
         for (first, rows) in record.tiles() {
             let Self { stream, lane, state, .. } = self;
-            // A head is used as a whole.
-            if !(shape.tile_rows == 0 && is_cut(stream, record.tile_words(rows))) {
+            if !(S::Blocks::CUT && cut) {
                 let tile = block(stream, record.tile_words(rows)).await?;
                 visit(lane, state, first, bytemuck::cast_slice(tile))?;
                 continue;

@@ -5,9 +5,8 @@
 //! split of a prompt and any number of threads: the same functions compute the same values, in
 //! another order. With [`Fast`] it does not.
 //!
-//! Products run tile by tile, each over all tokens while it lies in the cache;
-//! element-wise operations token by token; recurrences head by head, each over the tokens as they
-//! come.
+//! Element-wise operations run token by token; products and recurrences, over all tokens, are the
+//! arithmetic's.
 
 mod arithmetic;
 mod exact;

@@ -44,6 +44,9 @@ impl<A: Arithmetic, L: Logits + Send, W: Watch> Sequence<'_, A, L, W> {
             parts.iter_mut().zip(runs).for_each(|(part, run)| part.push(run));
         }
         let (scratch, wanted) = (&self.scratch, self.digests.is_some());
+        if wanted && chunk != 1 {
+            return Err(Error::Internal);
+        }
         let run = |(part, mut state): (usize, Vec<&mut [f32]>)| {
             let first = part * width;
             let width = width.min(channels - first);

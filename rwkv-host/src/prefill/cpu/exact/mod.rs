@@ -1,4 +1,7 @@
 //! The bits of the step executor: the same functions compute the same values, in another order.
+//!
+//! Products run tile by tile, each over all tokens while it lies in the cache; recurrences head by
+//! head, each over the tokens as they come.
 
 mod columns;
 mod turn;

@@ -1,10 +1,11 @@
 //! The state of a head over a chunk of tokens, in parts.
 //!
-//! Every token scales the rows of the state by its decay and adds keys times values. Over a chunk the
-//! state is what the first has become plus a sum of products, `S = d ⊙ S₀ + Σ keyᵢ·valueᵢ`, where `d` is
-//! the product of the decays so far, and a key has been scaled by each decay since it came. All of
-//! these are products of numbers between 0 and 1, one factor after the other: no quotient of two of them, and no
-//! exponential of a sum, is ever formed, so nothing overflows, and what underflows has been forgotten.
+//! Every token scales the rows of the state by its decay and adds keys times values. Over a chunk
+//! the state is what the first has become plus a sum of products, `S = d ⊙ S₀ + Σ keyᵢ·valueᵢ`, where
+//! `d` is the product of the decays so far, and a key has been scaled by each decay since it came.
+//! Decays are numbers between 0 and 1, taken one after the other: no quotient of two of their
+//! products, and no exponential of a sum, is ever formed, so nothing overflows, and what underflows
+//! has been forgotten.
 
 use rwkv_core::{Error, kernel::Kernel, op};
 

@@ -18,7 +18,8 @@ use super::{
     lanes::Lanes,
 };
 
-/// Whatever order is fast. Short vectors are multiplied by a kernel.
+/// Whatever order is fast. What a vector finds in the keys of a chunk is computed by the core's
+/// kernel.
 #[derive(Clone, Copy)]
 pub(in crate::prefill) struct Fast(pub(in crate::prefill) Native);
 
