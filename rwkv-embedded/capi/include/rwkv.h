@@ -457,7 +457,7 @@ typedef struct rwkv_info {
    */
   uint32_t scratch_words;
   /**
-   * Words of the buffer that weights on a medium need.
+   * Words of the buffer for weights on a medium that has room for every block.
    */
   uint32_t buffer_words;
   /**
@@ -971,8 +971,8 @@ size_t rwkv_state_words(const struct rwkv_image *image);
 size_t rwkv_scratch_words(const struct rwkv_image *image);
 
 /**
- * Words of the buffer that a model needs for weights on a medium, for both buffers and more where
- * it is read ahead; 0 for weights in memory.
+ * Words of the buffer for weights on a medium that has room for every block, for both buffers and
+ * more where it is read ahead; 0 for weights in memory.
  */
 size_t rwkv_buffer_words(const struct rwkv_image *image);
 
