@@ -70,12 +70,8 @@ pub fn normalise_in_place(x: &mut [f32], moments: (f32, f32), params: &[f32]) {
 
 /// A row of a table as floats: `value·scale`, or `value·(scale·sub)` with sub-scales.
 pub fn dequantise(record: &Record, row: &[u32], out: &mut [f32]) {
-    let subs = match record.format {
-        Format::Int4 => out.len().div_ceil(GROUP).div_ceil(4),
-        _ => 0,
-    };
     let (scale, row) = row.split_at_checked(record.scale_words()).unwrap_or_default();
-    let (subs, weights) = row.split_at_checked(subs).unwrap_or_default();
+    let (subs, weights) = row.split_at_checked(record.sub_words()).unwrap_or_default();
     let scale = f32::from_bits(scale.first().copied().unwrap_or_default());
     dequantise_part(record.format, (scale, subs), (0, weights), out);
 }

@@ -298,6 +298,7 @@ mod tests {
             prop_assert!(all == block[1..]);
         }
     }
+
     /// What is read in pieces has as many words as the record says.
     #[test]
     fn blocks_are_as_long_as_their_records_say() {

@@ -9,6 +9,7 @@
 pub(crate) mod blocks;
 mod logits;
 pub mod record;
+mod room;
 mod rows;
 pub(crate) mod start;
 mod step;
@@ -16,7 +17,6 @@ mod work;
 
 pub use logits::{Hidden, Logits};
 pub use rows::{Inputs, Lane, TILE_ROWS, tile_rows_of_many};
-use rows::{RoomLeft, columns_may_be_cut, sub_scale_room, table_may_be_cut};
 pub use step::{Columns, Step, check, finite};
 pub use work::{Numbered, Part, Work, Written};
 

@@ -4,13 +4,10 @@
 //! them with what lies in the image, and both learn the scratch that a step needs. So neither can
 //! disagree with the model text.
 
-use super::{
-    Bump, Carry, Executor, Input, Output, RoomLeft, Shifted, Span, Wkv5, Wkv7, columns_may_be_cut,
-    table_may_be_cut,
-};
+use super::{Bump, Carry, Executor, Input, Output, Shifted, Span, Wkv5, Wkv7, room};
 use crate::{
-    image::{Dims, GROUP, Id, Layout, Record, Shape, Version},
-    kernel::{Partial, room_words},
+    image::{Dims, GROUP, Id, Record, Shape, Version},
+    kernel::room_words,
     model,
     op::Activation,
     poll,
@@ -40,27 +37,7 @@ impl Request {
     /// The fewest words that a stream must have room for ([`crate::stream::Stream::room`]): those of
     /// a piece, or of a block that must come whole.
     pub fn least_room(&self, record: &Record) -> usize {
-        let rows = record.tiles().next().map_or(0, |(_, rows)| rows);
-        let whole = record.tile_words(rows);
-        let Shape { rows: outputs, cols: inputs, precise, tile_rows, .. } = self.shape;
-        let span = |len| Span { start: 0, len };
-        let piece = match record.layout {
-            Layout::InputMajor if columns_may_be_cut(record, span(inputs)) => Partial::STEP,
-            Layout::InputMajor => 1 + record.line_words(),
-            // A head is used as a whole.
-            Layout::RowMajor if precise && tile_rows > 0 => whole,
-            Layout::RowMajor if precise => inputs as usize,
-            Layout::RowMajor if tile_rows > 0 && !table_may_be_cut(record) => whole,
-            Layout::RowMajor => {
-                let left = RoomLeft::of(record, span(product_room(inputs as usize))).rows.len();
-                let most = if self.passes_rows_on { left } else { outputs as usize };
-                if rows <= most { Partial::STEP } else { whole }
-            }
-        };
-        match record.layout {
-            Layout::RowMajor => piece.min(whole),
-            Layout::InputMajor => piece,
-        }
+        room::least_room(record, &self.shape, self.passes_rows_on)
     }
 }
 

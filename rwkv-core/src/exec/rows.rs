@@ -5,50 +5,14 @@ use core::ops::Range;
 use super::{Span, Wkv5, Wkv7};
 use crate::{
     error::Error,
-    image::{Format, GROUP, Id, MathMode, Record},
-    kernel::{Arranged, Input, Kernel, Lines, Partial, room_words},
+    image::{Format, GROUP, MathMode, Record},
+    kernel::{Arranged, Input, Kernel, Lines},
     op::{self, Activation, Head5, Head7},
     soft::Rescaler,
 };
 
 /// Rows of a product that are computed at once, at most, where they go on from there.
 pub const TILE_ROWS: usize = 32;
-
-/// What the room of a product's input leaves free when the rows come in pieces.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RoomLeft {
-    /// For the sub-scales of a line.
-    pub(super) subs: Span,
-    /// For the outputs of a block, and their scales before.
-    pub(super) rows: Span,
-}
-
-impl RoomLeft {
-    pub(super) fn of(record: &Record, input: Span) -> Self {
-        let cols = record.cols as usize;
-        let taken = if record.format.is_integer() { Partial::input_words(cols) } else { cols };
-        let subs = record.format.interleaved() * record.sub_words();
-        let rows = input.part(taken + subs, input.len());
-        Self { subs: input.part(taken, subs), rows }
-    }
-}
-
-/// Where the sub-scales of a column have room: its quantised inputs take the front half of theirs.
-pub(super) const fn sub_scale_room(k: Span) -> Span {
-    let taken = k.len().div_ceil(2);
-    k.part(taken, k.len() - taken)
-}
-
-/// Whether the columns of a record may come in pieces, with the input `k`.
-pub(super) fn columns_may_be_cut(record: &Record, k: Span) -> bool {
-    record.sub_words() <= sub_scale_room(k).len()
-}
-
-/// Whether the rows of a table may come in pieces: their sub-scales need room that was planned for
-/// other operations, which for DeepEmbed is a group's.
-pub(super) fn table_may_be_cut(record: &Record) -> bool {
-    record.id == Id::Embedding || record.sub_words() <= room_words(GROUP)
-}
 
 /// The scratch of one token.
 #[derive(Debug)]
@@ -190,57 +154,6 @@ impl Lane<'_> {
         tile_rows(kernel, record, (tile, 0, y.len()), (x, arranged), y)
     }
 
-    /// Words to where they are kept, from one of its words on.
-    ///
-    /// # Errors
-    /// As [`Lane::get`], also if there are more than have room.
-    pub(super) fn store(&mut self, to: Span, first: usize, words: &[u32]) -> Result<(), Error> {
-        let to = to.part(first, words.len());
-        let place: &mut [u32] = bytemuck::cast_slice_mut(self.get_mut(to)?);
-        if place.len() != words.len() {
-            return Err(Error::Internal);
-        }
-        place.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
-        Ok(())
-    }
-
-    /// Adds a piece of a line, from one of its words on, to the sums of its rows.
-    ///
-    /// # Errors
-    /// As [`Lane::get`].
-    pub(super) fn add_piece(
-        &self,
-        sums: &mut Partial,
-        record: &Record,
-        piece: (usize, &[u32]),
-        input: Span,
-        subs: Span,
-    ) -> Result<(), Error> {
-        let x = match record.format.is_integer() {
-            true => self.get(input)?,
-            false => self.get(input.part(0, record.cols as usize))?,
-        };
-        sums.add(record.format, piece, bytemuck::cast_slice(self.get(subs)?), x);
-        Ok(())
-    }
-
-    /// The outputs of rows whose line has ended, in the place of their scales.
-    ///
-    /// # Errors
-    /// As [`Lane::get`].
-    pub(super) fn end_rows(
-        &mut self,
-        sums: Partial,
-        arranged: Option<Arranged>,
-        rows: Span,
-    ) -> Result<(), Error> {
-        let rows = self.get_mut(rows)?;
-        let mut scales = [0.0; 2];
-        scales.iter_mut().zip(rows.iter()).for_each(|(to, from)| *to = *from);
-        rows.iter_mut().zip(sums.rows(arranged, scales)).for_each(|(to, from)| *to = from);
-        Ok(())
-    }
-
     /// `x = f(x)`, element by element.
     ///
     /// # Errors
@@ -293,42 +206,6 @@ impl Lane<'_> {
         let rows = record.rows as usize;
         let (acc, offsets) = acc.split_at_mut_checked(rows).ok_or(Error::Internal)?;
         column_words(kernel, record.format, column, (k, index), (acc, offsets))
-    }
-
-    /// As [`Lane::column`], of the words of a column from `first` on; its sub-scales were stored.
-    ///
-    /// # Errors
-    /// As [`Lane::split`].
-    pub(super) fn column_piece(
-        &mut self,
-        kernel: impl Kernel,
-        record: &Record,
-        (first, words): (usize, &[u32]),
-        (k, index): (Span, usize),
-        (subs, acc): (Span, Span),
-    ) -> Result<(), Error> {
-        let rows = record.rows as usize;
-        let start = first * record.format.weights_per_word();
-        if record.format != Format::Int4 {
-            let [k, acc] = self.split([k, acc])?;
-            let (acc, offsets) = acc.split_at_mut_checked(rows).ok_or(Error::Internal)?;
-            let end = (start + words.len() * record.format.weights_per_word()).min(acc.len());
-            let acc = acc.get_mut(start..end).unwrap_or_default();
-            return column_words(kernel, record.format, words, (k, index), (acc, offsets));
-        }
-        let elements = k.part(0, k.len().div_ceil(2));
-        let [k, subs, acc] = self.split([elements, subs, acc])?;
-        let (acc, offsets) = acc.split_at_mut_checked(rows).ok_or(Error::Internal)?;
-        let acc = acc.get_mut(start..).unwrap_or_default();
-        // Every group is a line of its own.
-        let groups = words.as_chunks::<4>().0.iter();
-        let subs = bytemuck::cast_slice::<_, u8>(subs).iter().zip(offsets.chunks_mut(1));
-        let sums = acc.chunks_mut(GROUP).zip(subs.skip(first / 4));
-        for ([a, b, c, d], (acc, (sub, offset))) in groups.zip(sums) {
-            let line = [u32::from(*sub), *a, *b, *c, *d];
-            column_words(kernel, record.format, &line, (k, index), (acc, offset))?;
-        }
-        Ok(())
     }
 
     /// The first input of a sparse product, from `first` on, that is not zero: the next column
@@ -470,7 +347,7 @@ impl Lane<'_> {
 }
 
 /// Adds a column: its words, times an element of its input.
-fn column_words(
+pub(super) fn column_words(
     kernel: impl Kernel,
     format: Format,
     words: &[u32],

@@ -12,8 +12,8 @@ pub(super) use read::{checked, parse};
 use super::{
     Bump, Carry, Executor, Input, Lane, Logits, Output, Part, Shifted, Span, Wkv5, Wkv7, Work,
     blocks::{Parts, first_words, is_cut},
-    columns_may_be_cut,
     record::{columns_room, deep_table, product_room},
+    room::may_be_cut,
 };
 use crate::{
     error::Error,
@@ -296,7 +296,7 @@ impl<S: Stream, K: Kernel, L: Logits> Executor for Step<'_, S, K, L> {
         self.spent(id, Part::Quantise);
         let parts = Parts::column(&record);
         let column = parts.words();
-        let cut = is_cut(&self.stream, column) && columns_may_be_cut(&record, k);
+        let cut = is_cut(&self.stream, column) && may_be_cut(&record, &shape, false);
         let first = self.stream.position();
         let end = k.len().saturating_mul(column).saturating_add(first);
         let scales = record.scale_words() > 0;

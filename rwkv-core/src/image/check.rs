@@ -5,7 +5,7 @@
 
 use super::{
     CRC, HEADER_BYTES, Header, RECORD_WORDS, Record, SECTION_BYTES, Section, SectionKind, Shape,
-    record::Fold,
+    checksum::Fold,
     table::{Table, table_end},
 };
 use crate::{

@@ -9,6 +9,7 @@
 //! passes.
 
 mod check;
+mod checksum;
 mod header;
 pub mod pack;
 mod record;
@@ -16,12 +17,13 @@ mod table;
 
 pub(crate) use check::pieces;
 pub use check::{Checked, PIECE_WORDS, check};
+pub(crate) use checksum::Fold;
+pub use checksum::checksum;
 pub use header::{
     Dims, FORMAT_VERSION, HEADER_BYTES, Header, MAX_SECTIONS, MathMode, SECTION_BYTES, SectionKind,
     TokenizerKind, Version,
 };
-pub(crate) use record::Fold;
-pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape, checksum};
+pub use record::{Format, GROUP, Id, Layout, RECORD_WORDS, Record, Shape};
 pub use table::Section;
 
 use crate::{

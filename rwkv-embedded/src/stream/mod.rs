@@ -13,8 +13,9 @@
 //! [`Placed`] lies over either: part of the image in internal flash or RAM, the rest from there.
 //!
 //! Both streams compare the checksum of every block before it is used (of a vector in pieces, before
-//! the token ends), unless their parameter `VERIFY` is false. Buffers are the caller's: [`buffer_words`] has room for every block as a whole;
-//! with less, down to [`least_buffer_words`], the longer ones come in pieces.
+//! the token ends), unless their parameter `VERIFY` is false. Buffers are the caller's:
+//! [`buffer_words`] has room for every block as a whole; with less, down to [`least_buffer_words`],
+//! the longer ones come in pieces.
 
 mod ahead;
 mod buffered;

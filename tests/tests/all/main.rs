@@ -5,6 +5,7 @@ mod agents;
 mod bisect;
 mod boards;
 mod cards;
+mod checks;
 mod containers;
 #[cfg(feature = "cuda")]
 mod cuda_check;

@@ -6,9 +6,9 @@ use super::{Step, read::Rows};
 use crate::{
     error::Error,
     exec::{
-        Logits, RoomLeft, Span,
+        Logits, Span,
         blocks::{Parts, Piece, Place},
-        sub_scale_room,
+        room::{RoomLeft, sub_scale_room},
     },
     image::{Id, RECORD_WORDS, Record},
     kernel::{Kernel, Partial},

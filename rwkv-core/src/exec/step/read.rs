@@ -4,9 +4,9 @@ use super::{Cut, Step, carry_row};
 use crate::{
     error::{Error, ImageError},
     exec::{
-        Input, Lane, Logits, Part, RoomLeft, Span, TILE_ROWS, Work,
+        Input, Lane, Logits, Part, Span, TILE_ROWS, Work,
         blocks::{Parts, Piece, Place, first_words, is_cut},
-        table_may_be_cut,
+        room::{RoomLeft, may_be_cut},
     },
     image::{self, RECORD_WORDS, Record, Shape},
     kernel::{Arranged, Generic, Kernel},
@@ -47,8 +47,7 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
     ) -> Result<(), Error> {
         let record = self.record(shape).await?;
         let most = record.tiles().next().map_or(0, |(_, rows)| record.tile_words(rows));
-        // A head is used as a whole.
-        let cut = shape.tile_rows == 0 && is_cut(&self.stream, most);
+        let cut = is_cut(&self.stream, most) && may_be_cut(&record, &shape, false);
         for (first, rows) in record.tiles() {
             let Self { stream, lane, state, .. } = self;
             if !(S::Blocks::CUT && cut) {
@@ -75,13 +74,18 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
         Ok(())
     }
 
-    /// The record of a row-major matrix, and the vector in `input` as its rows want it. `wait` says
-    /// whether the outputs of a block that comes in pieces wait in the room of the input.
-    async fn open_rows(&mut self, shape: Shape, input: Span, wait: bool) -> Result<Rows, Error> {
+    /// The record of a row-major matrix, and the vector in `input` as its rows want it. `passes_rows_on`
+    /// as for [`may_be_cut`].
+    async fn open_rows(
+        &mut self,
+        shape: Shape,
+        input: Span,
+        passes_rows_on: bool,
+    ) -> Result<Rows, Error> {
         let record = self.record(shape).await?;
         let rows = record.tiles().next().map_or(0, |(_, rows)| rows);
         let cut = is_cut(&self.stream, record.tile_words(rows))
-            && (!wait || rows <= RoomLeft::of(&record, input).rows.len());
+            && may_be_cut(&record, &shape, passes_rows_on);
         let cols = record.cols as usize;
         let arranged = if S::Blocks::CUT && cut {
             let words = first_words(&self.stream, Parts::rows(&record, rows));
@@ -192,7 +196,7 @@ impl<S: Stream, K: Kernel, L: Logits> Step<'_, S, K, L> {
         let record = parse(words, &shape, (at as u32).wrapping_mul(4))?;
         let (first, words) = (at.saturating_add(RECORD_WORDS), record.tile_words(1));
         let place = row.saturating_mul(words).saturating_add(first);
-        if is_cut(&self.stream, words) && table_may_be_cut(&record) {
+        if is_cut(&self.stream, words) && may_be_cut(&record, &shape, false) {
             S::Blocks::cut(self, Cut::TableRow { record: &record, at: place, out }).await?;
         } else {
             let row = self.stream.read_at(place, words).await?;
